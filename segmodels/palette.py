@@ -1,0 +1,58 @@
+"""The colours of the classes."""
+
+from collections.abc import Sequence
+
+# One colour a name, so that a class looks the same in every data set that has it. The road
+# scene follows Cityscapes, moved apart where two of its colours are hard to tell in an overlay.
+COLORS: dict[str, tuple[int, int, int]] = {
+    "sky": (70, 130, 180),
+    "building": (90, 80, 80),
+    "pole": (178, 178, 178),
+    "road": (128, 64, 128),
+    "pavement": (244, 35, 232),
+    "tree": (60, 120, 30),
+    "sign": (235, 220, 0),
+    "fence": (190, 130, 90),
+    "car": (0, 0, 190),
+    "pedestrian": (220, 20, 60),
+    "bicyclist": (255, 140, 0),
+    "grass": (140, 220, 100),
+    "cow": (150, 90, 40),
+    "sheep": (240, 230, 200),
+    "aeroplane": (0, 190, 190),
+    "water": (0, 90, 255),
+    "face": (255, 190, 160),
+    "bicycle": (150, 0, 60),
+    "flower": (255, 110, 180),
+    "bird": (170, 255, 230),
+    "book": (190, 40, 0),
+    "chair": (120, 0, 255),
+    "cat": (255, 170, 60),
+    "dog": (160, 130, 0),
+    "body": (255, 60, 0),
+    "boat": (0, 60, 90),
+    "background": (0, 0, 0),
+    "foreground": (255, 255, 255),
+}
+
+
+def voc_color(index: int) -> tuple[int, int, int]:
+    """(r, g, b) in 0..255, colour `index` of PASCAL VOC's colour map: the index's bits, lowest
+    first, are dealt to r, g and b in turn, and fill each from its highest bit down
+    (`VOCdevkit/VOCcode/VOClabelcolormap.m`)."""
+    color = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            color[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return color[0], color[1], color[2]
+
+
+def palette_for(class_names: Sequence[str]) -> list[list[int]]:
+    """[r, g, b] in 0..255 for each class: its customary colour, whatever the case of its letters,
+    or else the next colour of PASCAL VOC's map. No colour is given twice."""
+    names = [name.lower() for name in class_names]
+    customary = [
+        None if name in names[:index] else COLORS.get(name) for index, name in enumerate(names)
+    ]
+    unused = (color for color in map(voc_color, range(1, 1024)) if color not in customary)
+    return [list(color or next(unused)) for color in customary]

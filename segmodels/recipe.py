@@ -1,0 +1,120 @@
+"""What is trained, and how: everything that decides the result of a training."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .fcn import FCN
+from .hub import SegmentationModel
+from .segnet import SegNet
+from .unet import UNet
+from .vgg16 import load_vgg16
+
+NETWORKS = ("fcn", "unet", "segnet")
+# Of the encoder and of the decoder. FCN's heads start at zero on VGG16's own activations; the
+# decoders of the others learn from nothing, behind batch norms, which bear larger steps.
+LEARNING_RATES = {"fcn": (1e-4, 3e-4), "unet": (2e-4, 1e-3), "segnet": (2e-4, 1e-3)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result of a training.
+
+    network: "fcn", "unet" or "segnet".
+    data: the data set's folder, see `data.open_data`.
+    vgg16: weights for the encoder, see `vgg16.load_vgg16`; None: the whole network from nothing.
+    epochs, half_size_epochs: passes over the training pictures, and how many of them, at the
+        beginning, with pictures and crops of half the size, four times cheaper.
+    crop: (height, width) in pixels; zoom: range of the pictures' enlargement.
+    working_size: the longer side that pictures are scaled to; None: as they are.
+    encoder_lr, decoder_lr: peak learning rates of AdamW; the schedule rises over `warmup_steps`
+        and falls polynomially (power 0.9) to zero. encoder_lr is for an encoder from `vgg16`.
+        None: the network's own, see LEARNING_RATES.
+    frozen: convolutions of the VGG16 encoder that stay as they are; 4 are its first two blocks.
+    balance: exponent of the median-frequency class weights; 1 is SegNet's, 0 none.
+    stride, head_channels: of the FCN; base_channels: of the plain U-Net; variant: of the SegNet.
+    dropout: of the network; None: its own default.
+
+    ValueError, on construction, for a value that cannot be.
+    """
+
+    network: str
+    data: str
+    vgg16: str | None = None
+    epochs: int = 30
+    half_size_epochs: int = 0
+    batch_size: int = 8
+    crop: tuple[int, int] = (256, 320)
+    zoom: tuple[float, float] = (0.7, 1.6)
+    working_size: int | None = None
+    encoder_lr: float | None = None
+    decoder_lr: float | None = None
+    weight_decay: float = 1e-4
+    warmup_steps: int = 50
+    frozen: int = 4
+    balance: float = 0.5
+    stride: int = 8
+    head_channels: int = 512
+    base_channels: int = 64
+    variant: str = "vgg16"
+    dropout: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crop", tuple(self.crop))  # a list, from JSON or a command line
+        object.__setattr__(self, "zoom", tuple(self.zoom))
+        encoder_lr, decoder_lr = LEARNING_RATES.get(self.network, (None, None))
+        object.__setattr__(self, "encoder_lr", self.encoder_lr or encoder_lr)
+        object.__setattr__(self, "decoder_lr", self.decoder_lr or decoder_lr)
+        checks = {
+            f"network must be one of {', '.join(NETWORKS)}": self.network in NETWORKS,
+            "epochs must be at least 1": self.epochs >= 1,
+            "half_size_epochs must be from 0 to epochs": 0 <= self.half_size_epochs <= self.epochs,
+            "batch_size must be at least 1": self.batch_size >= 1,
+            "crop must be (height, width), both at least 2": (
+                len(self.crop) == 2 and min(self.crop) >= 2
+            ),
+            "zoom must be (from, to) with 0 < from <= to": (
+                len(self.zoom) == 2 and 0 < self.zoom[0] <= self.zoom[1]
+            ),
+            "working_size must be None or at least 2": (
+                self.working_size is None or self.working_size >= 2
+            ),
+            "frozen must be from 0 to 13": 0 <= self.frozen <= 13,
+            "encoder_lr must be positive": (self.encoder_lr or 0) > 0,
+            "decoder_lr must be positive": (self.decoder_lr or 0) > 0,
+            "seed must be 0 or more": self.seed >= 0,
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise ValueError(f"{rule}, got {getattr(self, rule.split()[0])!r}")
+
+    def published(self) -> dict[str, Any]:
+        """The recipe as JSON-able values, without the folders of the machine that it ran on."""
+        names = {"data": Path(self.data).resolve().name, "crop": [*self.crop], "zoom": [*self.zoom]}
+        if self.vgg16 and Path(self.vgg16).exists():
+            names["vgg16"] = Path(self.vgg16).resolve().name
+        return asdict(self) | names
+
+
+def build_network(recipe: Recipe, class_names: list[str]) -> SegmentationModel:
+    """The recipe's network; with its VGG16 start, if it has one. Sets torch's random seed."""
+    common: dict[str, Any] = {"class_names": class_names, "working_size": recipe.working_size}
+    if recipe.dropout is not None:
+        common["dropout"] = recipe.dropout
+    torch.manual_seed(recipe.seed)
+    model: SegmentationModel
+    if recipe.network == "fcn":
+        model = FCN(stride=recipe.stride, head_channels=recipe.head_channels, **common)
+        last = {32: "upscore", 16: "upscore16", 8: "upscore8"}[recipe.stride]
+        getattr(model, last).requires_grad_(False)  # bilinear, as the paper has it (section 4.3)
+    elif recipe.network == "unet":
+        encoder = "vgg16" if recipe.vgg16 else "plain"
+        model = UNet(encoder=encoder, base_channels=recipe.base_channels, **common)
+    else:
+        model = SegNet(variant=recipe.variant, **common)
+    if recipe.vgg16:
+        load_vgg16(model, recipe.vgg16)
+    return model

@@ -1,0 +1,77 @@
+"""The result: a class for every pixel of a picture, and what is made from it."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .files import whole_file
+from .pictures import resize
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """One picture's classes, at the picture's own size, turned as its EXIF data says.
+
+    picture: (H, W, 3) uint8 RGB, what was segmented.
+    class_map: (H, W) uint8 class ids.
+    confidence: (H, W) float32 in [0, 1], the winning class's probability.
+    uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
+        samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
+    """
+
+    picture: NDArray[np.uint8]
+    class_map: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+    class_names: list[str]
+    palette: list[list[int]]
+    uncertainty: NDArray[np.float32] | None = None
+
+    def areas(self) -> dict[str, float]:
+        """{class name: fraction of the picture}, largest first, absent classes (0.0) last."""
+        counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
+        order = np.argsort(-counts, kind="stable")
+        return {self.class_names[i]: float(counts[i] / self.class_map.size) for i in order}
+
+    def indexed(self) -> Image.Image:
+        """Palette image: pixel value = class id, with the palette's colours."""
+        image = Image.fromarray(self.class_map, mode="P")
+        image.putpalette(bytes(np.array(self.palette, np.uint8)))
+        return image
+
+    def colored(self) -> Image.Image:
+        """RGB image in the palette's colours."""
+        return Image.fromarray(np.array(self.palette, np.uint8)[self.class_map])
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """RGB image of the colours over the picture; opacity 0 is the picture, 1 the colours."""
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity must be from 0 to 1, got {opacity}")
+        return Image.blend(Image.fromarray(self.picture), self.colored(), opacity)
+
+    def scaled(self, longer_side: int) -> "Segmentation":
+        """For display: no larger than `longer_side` pixels; itself if it is not larger."""
+        if max(self.class_map.shape) <= longer_side:
+            return self
+        uncertainty = self.uncertainty
+        return replace(
+            self,
+            picture=resize(self.picture, longer_side),
+            class_map=resize(self.class_map, longer_side, nearest=True),
+            confidence=resize(self.confidence, longer_side),
+            uncertainty=None if uncertainty is None else resize(uncertainty, longer_side),
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `indexed()` as a PNG, whatever the suffix: exact ids, palette embedded. The file is
+        whole or not there."""
+        save_png(self.indexed(), Path(path))
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """A PNG file that is whole or not there."""
+    with whole_file(path) as scratch:
+        image.save(scratch, format="PNG")

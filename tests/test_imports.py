@@ -1,0 +1,110 @@
+"""The direction of imports: app -> comparison and drawing -> Segmenter -> pictures, tensors ->
+networks -> nothing of ours."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "segmodels"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+NETWORKS = ["fcn", "unet", "segnet"]
+TRAINING = ["train", "trainer", "recipe", "data", "augment", "evaluate", "metrics"]
+
+
+def imports_of(module):
+    """(our modules, top-level names of others) that a module imports, anywhere in it."""
+    ours, others = set(), set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            source = "segmodels" if node.level else ""
+            source = ".".join(filter(None, [source, node.module]))
+            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first != "segmodels":
+                others.add(first)
+            elif rest.split(".")[0] in MODULES:
+                ours.add(rest.split(".")[0])
+    return ours, others
+
+
+def everything_behind(module):
+    """Our modules that a module needs, directly or through others."""
+    found, left = set(), [module]
+    while left:
+        new = imports_of(left.pop())[0] - found
+        found |= new
+        left.extend(new)
+    return found
+
+
+def test_the_reader_of_imports_sees_them():
+    assert imports_of("fcn") == ({"hub"}, {"collections", "torch"})
+    assert "checkpoint" in everything_behind("fcn")
+
+
+@pytest.mark.parametrize("module", NETWORKS)
+def test_networks_know_nothing_of_ours_but_their_base_class(module):
+    ours, others = imports_of(module)
+    assert ours == {"hub"}
+    assert others <= {"collections", "torch"}
+
+
+def test_the_base_class_knows_only_its_files_and_colours():
+    assert imports_of("hub")[0] == {"checkpoint", "palette"}
+    assert imports_of("checkpoint")[0] == imports_of("palette")[0] == set()
+    assert imports_of("vgg16")[0] == {"checkpoint", "hub"}
+
+
+@pytest.mark.parametrize("module", [*NETWORKS, "hub", "checkpoint", "palette", "vgg16"])
+def test_nothing_behind_a_network_knows_pictures_pages_or_command_lines(module):
+    for behind in {module, *everything_behind(module)}:
+        assert not imports_of(behind)[1] & {"PIL", "gradio", "argparse", "tqdm", "kornia"}
+
+
+@pytest.mark.parametrize("module", [name for name in TRAINING if name in MODULES])
+def test_training_knows_nothing_of_the_demo(module):
+    for behind in {module, *everything_behind(module)}:
+        ours, others = imports_of(behind)
+        assert not ours & {"compare", "draw", "cli"}
+        assert not others & {"gradio", "app"}
+
+
+def test_inference_knows_nothing_of_training():
+    for behind in {"segmenter", *everything_behind("segmenter")}:
+        assert not imports_of(behind)[0] & {"train", "data", "augment", "compare", "cli"}
+        assert "kornia" not in imports_of(behind)[1]
+
+
+def test_pictures_know_no_network():
+    assert not everything_behind("pictures") & {*NETWORKS, "hub", "segmenter"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_package_imports_no_app_and_only_main_the_command_line(module):
+    assert "app" not in imports_of(module)[1]
+    assert module == "__main__" or "cli" not in imports_of(module)[0]
+
+
+def test_imports_have_one_direction():
+    modules = [module for module in MODULES if not module.startswith("__")]
+    order = list(TopologicalSorter({m: imports_of(m)[0] for m in modules}).static_order())
+    assert order.index("hub") < order.index("fcn")
+
+
+def test_importing_the_package_loads_neither_gradio_nor_training_libraries():
+    code = "import sys, segmodels; print(*{name.partition('.')[0] for name in sys.modules})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    loaded = set(result.stdout.split())
+    assert {"segmodels", "torch"} <= loaded
+    assert not loaded & {"gradio", "kornia", "scipy", "sklearn", "app"}

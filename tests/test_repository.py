@@ -1,0 +1,41 @@
+"""What the repository promises about itself."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import segmodels
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_a_space_installs_what_the_package_needs():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == PROJECT["dependencies"]
+
+
+def test_the_version_has_one_source():
+    assert PROJECT["dynamic"] == ["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", segmodels.__version__)
+
+
+def test_every_weights_file_is_small_enough_and_half_precision():
+    files = list(ROOT.glob("weights_card/*/model.safetensors"))
+    assert len(files) >= 3
+    for file in files:
+        assert file.stat().st_size <= 62_000_000
+        header = file.read_bytes()[8:100_000].decode("latin-1")
+        assert set(re.findall(r'"dtype":"(F\w+)"', header)) == {"F16"}
+
+
+def test_source_files_stay_short_enough_to_read():
+    for file in [*ROOT.glob("segmodels/*.py"), ROOT / "app.py"]:
+        assert len(file.read_text().splitlines()) <= 350, file.name
+
+
+def test_every_example_names_its_origin():
+    notice = (ROOT / "examples" / "NOTICE").read_text()
+    pictures = [path.name for path in (ROOT / "examples").iterdir() if path.name != "NOTICE"]
+    assert pictures
+    assert all(name in notice for name in pictures)

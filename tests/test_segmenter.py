@@ -1,0 +1,325 @@
+"""Pictures to class maps: against the bare network, at every size, in tiles, in each precision."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.functional import interpolate
+
+from segmodels import FCN, PictureError, Segmenter, SegNet, UNet
+from segmodels import segmenter as module
+
+NAMES = ["road", "sky", "car"]
+
+
+def network(kind=SegNet, *, seed=0, **arguments):
+    """A small network whose answers vary over the picture."""
+    small = {FCN: {"head_channels": 8}, UNet: {"base_channels": 4}, SegNet: {"variant": "basic"}}
+    torch.manual_seed(seed)
+    model = kind(class_names=NAMES, **{**small[kind], **arguments})
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and name.startswith("score"):
+            nn.init.normal_(layer.weight, std=0.1)
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def picture(height, width, seed=0):
+    """Noise smoothed into patches, (height, width, 3) uint8."""
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8
+    )
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def by_hand(model, array):
+    """Probabilities (C, H, W) of the bare network on the whole picture at its own size."""
+    pixels = array.astype(np.float64) / 255
+    pixels = (pixels - np.array(model.image_mean)) / np.array(model.image_std)
+    with torch.no_grad():
+        logits = model(torch.tensor(pixels.transpose(2, 0, 1)[None], dtype=torch.float32))
+    return logits.softmax(1)[0].numpy()
+
+
+@pytest.mark.parametrize("kind", [FCN, UNet, SegNet])
+def test_answers_are_those_of_the_bare_network(kind):
+    model, array = network(kind), picture(37, 53)
+    expected = by_hand(model, array)
+    segmenter = Segmenter(model, "cpu", "fp32")
+    result = segmenter(array)
+    np.testing.assert_allclose(segmenter.probabilities(array), expected, atol=1e-5)
+    np.testing.assert_allclose(result.confidence, expected.max(0), atol=1e-5)
+    assert (result.class_map == expected.argmax(0)).mean() > 0.999
+    assert result.class_map.dtype == np.uint8
+    assert result.confidence.dtype == np.float32
+
+
+def test_the_picture_is_scaled_to_the_working_size_and_the_answer_back():
+    model, array = network(working_size=32), picture(40, 80)
+    segmenter = Segmenter(model, "cpu", "fp32")
+    # 80 x 40 -> 32 x 16; its probabilities then go back to 80 x 40 bilinearly.
+    small = np.array(Image.fromarray(array).resize((32, 16), Image.Resampling.BILINEAR))
+    expected = by_hand(model, small)
+    assert segmenter.probabilities(array).shape == (3, 16, 32)
+    np.testing.assert_allclose(segmenter.probabilities(array), expected, atol=1e-5)
+    full = interpolate(torch.tensor(expected)[None], (40, 80), mode="bilinear")[0].numpy()
+    result = segmenter(array)
+    np.testing.assert_allclose(result.confidence, full.max(0), atol=1e-5)
+    assert (result.class_map == full.argmax(0)).mean() > 0.999
+
+
+def test_a_picture_smaller_than_the_working_size_gets_its_own_size_back():
+    model, array = network(working_size=64), picture(10, 20)
+    result = Segmenter(model, "cpu", "fp32")(array)
+    enlarged = np.array(Image.fromarray(array).resize((64, 32), Image.Resampling.BILINEAR))
+    expected = torch.tensor(by_hand(model, enlarged))[None]
+    full = interpolate(expected, (10, 20), mode="bilinear", antialias=True)[0].numpy()
+    np.testing.assert_allclose(result.confidence, full.max(0), atol=1e-4)
+    assert (result.class_map == full.argmax(0)).mean() > 0.99
+
+
+def test_the_working_size_can_be_overridden_for_one_call():
+    segmenter = Segmenter(network(working_size=32), "cpu", "fp32")
+    assert segmenter.probabilities(picture(40, 80), working_size=48).shape == (3, 24, 48)
+    assert segmenter.probabilities(picture(40, 80)).shape == (3, 16, 32)
+    with pytest.raises(ValueError, match="working_size must be at least 1"):
+        segmenter(picture(8, 8), working_size=-5)
+
+
+def test_without_a_working_size_the_picture_keeps_its_own():
+    assert Segmenter(network(), "cpu").probabilities(picture(21, 34)).shape == (3, 21, 34)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)])
+@pytest.mark.parametrize("kind", [FCN, UNet, SegNet])
+def test_tiny_and_thin_pictures_are_answered(kind, size):
+    result = Segmenter(network(kind, working_size=48), "cpu")(picture(*size))
+    assert result.class_map.shape == size
+    assert np.isfinite(result.confidence).all()
+
+
+def test_rows_filled_in_bands_equal_rows_filled_at_once(monkeypatch):
+    segmenter, array = Segmenter(network(working_size=32), "cpu", "fp32"), picture(90, 60)
+    whole = segmenter(array)
+    monkeypatch.setattr(module, "BAND_PIXELS", 7 * 60)  # 7 rows a band
+    banded = segmenter(array)
+    assert np.array_equal(whole.class_map, banded.class_map)
+    assert np.array_equal(whole.confidence, banded.confidence)
+
+
+# ---- tiles ----
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (FCN, {"at_once": False}),
+        (FCN, {"stride": 32}),
+        (UNet, {}),
+        (UNet, {"encoder": "vgg16", "batch_norm": False}),
+        (SegNet, {}),
+    ],
+)
+def test_halo_is_wider_than_any_network_sees(kind, arguments):
+    """The gradient of one output pixel's logits reaches no input pixel beyond HALO. (SegNet's VGG16
+    variant, whose unpooling the gradient follows only one way, is compared below.)"""
+    model = network(kind, **arguments)
+    size = 2 * module.HALO + 65
+    pixels = torch.rand(1, 3, size, 32, requires_grad=True)
+    model(pixels)[0, :, size // 2, 16].sum().backward()
+    rows = pixels.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    reach = max(size // 2 - rows.min().item(), rows.max().item() - size // 2)
+    assert 20 < reach <= module.HALO
+
+
+@pytest.mark.parametrize("kind", [FCN, UNet, SegNet])
+def test_tiles_give_the_answer_of_one_pass(kind, monkeypatch):
+    model, array = network(kind), picture(705, 40)
+    segmenter = Segmenter(model, "cpu", "fp32")
+    whole = segmenter.probabilities(array)
+    # Context of 288 rows on either side, and cores of 64 rows: 12 tiles, the last of one row.
+    cores = [(slice(top, min(top + 64, 705)), slice(0, 40)) for top in range(0, 705, 64)]
+    monkeypatch.setattr(module, "_tiles", lambda *_: cores)
+    np.testing.assert_allclose(segmenter.probabilities(array), whole, atol=2e-5)
+
+
+def test_a_picture_of_more_than_a_tile_is_cut_into_aligned_tiles_that_cover_it_once():
+    # tile_size 1600 leaves a core of 1600 - 2 * 288 = 1024 pixels.
+    tiles = list(module._tiles(2000, 3000, 1600))
+    assert len(tiles) == 2 * 3
+    covered = np.zeros((2000, 3000), int)
+    for rows, columns in tiles:
+        covered[rows, columns] += 1
+        assert rows.start % 32 == columns.start % 32 == 0
+        assert rows.stop - rows.start + 2 * module.HALO <= 1600
+    assert (covered == 1).all()
+    assert list(module._tiles(1600, 1600, 1600)) == [(slice(0, 1600), slice(0, 1600))]
+
+
+def test_tile_size_must_leave_room_for_a_core():
+    with pytest.raises(ValueError, match="tile_size must be more than 576"):
+        Segmenter(network(), "cpu", tile_size=576)
+
+
+def test_the_unpadded_unet_sees_the_mirrored_picture():
+    """Overlap-tile: the answer on a picture is the network's on the picture padded by reflection,
+    here NumPy's."""
+    model, array = network(UNet, padding="valid"), picture(50, 30)
+    # 572 -> 388 takes 92 pixels on each side; inputs are 16 n + 12: 50 + 184 -> 236, 30 + 184 ->
+    # 220, the surplus at the bottom and the right.
+    padded = np.pad(array, ((92, 236 - 142), (92, 220 - 122), (0, 0)), mode="reflect")
+    expected = by_hand(model, padded)[:, :50, :30]
+    probabilities = Segmenter(model, "cpu", "fp32").probabilities(array)
+    assert probabilities.shape == (3, 50, 30)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_mirrored_indices_are_numpys_reflection(size):
+    expected = np.pad(np.arange(size), (20, 25), mode="reflect")
+    indices = module.mirrored(torch.arange(-20, size + 25), size)
+    assert indices.tolist() == expected.tolist()
+
+
+# ---- what is taken ----
+
+
+def test_paths_pil_images_and_arrays_give_one_answer(tmp_path):
+    array = picture(30, 40)
+    image = Image.fromarray(array)
+    image.save(tmp_path / "picture.png")
+    segmenter = Segmenter(network(), "cpu")
+    answers = [
+        segmenter(given).class_map
+        for given in (tmp_path / "picture.png", str(tmp_path / "picture.png"), image, array)
+    ]
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
+
+
+def test_the_class_map_lies_over_the_turned_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees: 40 x 30 becomes 30 x 40
+    Image.fromarray(picture(30, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    assert Segmenter(network(), "cpu")(tmp_path / "turned.jpg").class_map.shape == (40, 30)
+
+
+def test_a_network_for_one_channel_takes_the_luminance():
+    model, array = network(in_channels=1), picture(20, 24)
+    grey = np.array(Image.fromarray(array).convert("L"))[..., None]
+    expected = by_hand(model, grey)
+    probabilities = Segmenter(model, "cpu", "fp32").probabilities(array)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="takes 5"):
+        Segmenter(network(in_channels=5), "cpu")
+
+
+def test_what_is_no_picture_is_a_picture_error(tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    segmenter = Segmenter(network(), "cpu")
+    with pytest.raises(PictureError, match=r"notes\.png"):
+        segmenter(tmp_path / "notes.png")
+    with pytest.raises(PictureError, match="float64"):
+        segmenter(np.zeros((4, 4, 3)))
+
+
+# ---- device and precision ----
+
+
+def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert module.pick_device("auto") == torch.device(expected)
+    assert module.pick_device("cpu") == torch.device("cpu")
+
+
+def test_precision_is_what_was_asked_for_and_auto_is_what_the_device_is_fast_in(monkeypatch):
+    cpu = torch.device("cpu")
+    assert module.pick_precision("fp16", cpu) is torch.float16
+    for has_bf16, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda has=has_bf16: has, raising=False
+        )
+        assert module.pick_precision("auto", cpu) is expected
+    with pytest.raises(ValueError, match='"fp32", "bf16" or "fp16", got \'int8\''):
+        Segmenter(network(), "cpu", "int8")
+
+
+# 8 bits of mantissa and 11: a random network, whose classes lie close together, shows the rounding.
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 0.03), ("fp16", 0.01)])
+@pytest.mark.parametrize("kind", [FCN, UNet, SegNet])
+def test_half_precision_agrees_with_full(kind, precision, error):
+    model, array = network(kind), picture(48, 64)
+    full = Segmenter(model, "cpu", "fp32").probabilities(array)
+    half = Segmenter(model, "cpu", precision).probabilities(array)
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - full).mean() < error
+    np.testing.assert_allclose(half.sum(0), 1, atol=1e-4)
+
+
+def test_folded_batch_norms_leave_the_answer_and_the_model_alone():
+    model = network(UNet)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    segmenter = Segmenter(model.train(), "cpu", "fp32")
+    segmenter(picture(20, 20))
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in segmenter._network.modules())
+
+
+def test_threads_share_a_segmenter():
+    segmenter = Segmenter(network(dropout=0.5), "cpu", "fp32")
+    pictures = [picture(24, 32, seed) for seed in range(6)]
+    expected = [segmenter(array).class_map for array in pictures]
+    found = [None] * len(pictures)
+
+    def work(index):
+        segmenter(pictures[-1 - index], samples=2)  # others' samples do not switch dropout on here
+        found[index] = segmenter(pictures[index]).class_map
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(pictures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+# ---- Monte Carlo samples ----
+
+
+def test_samples_give_the_mean_and_the_variance_of_the_samples():
+    model, array = network(dropout=0.5), picture(16, 24)
+    segmenter = Segmenter(model, "cpu", "fp32")
+    torch.manual_seed(7)
+    result = segmenter(array, samples=5)
+    torch.manual_seed(7)
+    samples = np.stack(
+        [
+            segmenter._probabilities(segmenter._sampling_network, array, None).numpy()
+            for _ in range(5)
+        ]
+    )
+    assert not np.array_equal(samples[0], samples[1])
+    np.testing.assert_allclose(result.confidence, samples.mean(0).max(0), atol=1e-6)
+    np.testing.assert_allclose(result.uncertainty, samples.var(0).mean(0), atol=1e-6)
+    assert result.uncertainty.shape == (16, 24)
+    assert result.uncertainty.dtype == np.float32
+
+
+def test_without_samples_dropout_is_off_and_there_is_no_uncertainty():
+    segmenter, array = Segmenter(network(dropout=0.5), "cpu"), picture(16, 24)
+    assert np.array_equal(segmenter(array).confidence, segmenter(array).confidence)
+    assert segmenter(array).uncertainty is None
+
+
+def test_samples_need_dropout():
+    with pytest.raises(ValueError, match="samples need a network with dropout"):
+        Segmenter(network(), "cpu")(picture(8, 8), samples=3)
+    with pytest.raises(ValueError, match="samples must be 0"):
+        Segmenter(network(dropout=0.5), "cpu")(picture(8, 8), samples=-1)

@@ -1,0 +1,53 @@
+"""The published networks, on a street that none of them has seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segmodels import FCN, Segmenter, SegNet, UNet, load_model
+
+ROOT = Path(__file__).resolve().parents[1]
+STREET = ROOT / "examples" / "avenue.jpg"  # 900 x 600
+# (left, top, right, bottom) in pixels, as one sees them in the picture.
+REGIONS = {
+    "road": (150, 530, 480, 590),
+    "sky": (350, 0, 430, 30),
+    "car": (500, 330, 640, 430),
+    "tree": (90, 110, 250, 230),
+}
+
+
+@pytest.fixture(scope="module", params=[("fcn", FCN), ("unet", UNet), ("segnet", SegNet)])
+def network(request):
+    name, kind = request.param
+    model = load_model(ROOT / "weights_card" / f"{name}-camvid")
+    assert type(model) is kind
+    return model
+
+
+@pytest.fixture(scope="module")
+def result(network):
+    return Segmenter(network, "cpu")(STREET)
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_things_are_where_one_sees_them(result, name):
+    left, top, right, bottom = REGIONS[name]
+    region = result.class_map[top:bottom, left:right]
+    assert (region == result.class_names.index(name)).mean() > 0.6
+
+
+def test_half_precision_says_the_same(network, result):
+    full = Segmenter(network, "cpu", "fp32")(STREET)
+    half = Segmenter(network, "cpu", "bf16")(STREET)
+    assert (full.class_map == half.class_map).mean() > 0.97
+    assert np.abs(full.confidence - half.confidence).mean() < 0.02
+
+
+def test_the_classes_are_camvids(network):
+    assert network.class_names == [
+        *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
+        *("pedestrian", "bicyclist"),
+    ]
+    assert network.working_size == 480
