@@ -10,6 +10,7 @@ again when pyproject.toml changes, and goes on in it.
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -26,6 +27,9 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(__doc__)
         return 2
+    if sys.version_info < (3, 11):  # noqa: UP036  # the point is to say so on an older one
+        print(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}", file=sys.stderr)
+        return 1
     command, arguments = sys.argv[1], sys.argv[2:]
     set_up(EXTRAS.get(command, "[train]"))
     if command != "test":
@@ -44,7 +48,14 @@ def set_up(extra: str) -> None:
         return
     if not BIN.is_dir():
         print(f"making a virtual environment in {ENVIRONMENT} ...", flush=True)
-        venv.create(ENVIRONMENT, with_pip=True)
+        try:
+            venv.create(ENVIRONMENT, with_pip=True)
+        except (ImportError, subprocess.CalledProcessError) as error:
+            shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+            raise SystemExit(
+                f"no virtual environment could be made ({error}); on Debian and Ubuntu: "
+                "apt install python3-venv"
+            ) from error
     print("installing; the first time this takes some minutes ...", flush=True)
     subprocess.check_call(
         [BIN / "python", "-m", "pip", "install", "--quiet", "--editable", f"{HERE}{extra}"]

@@ -17,7 +17,7 @@ from .checkpoint import CheckpointError
 from .data import SPLITS, DataError, open_data
 from .files import write_text
 from .hub import load_model
-from .pictures import PictureError
+from .pictures import FORMATS, PictureError
 from .segmentation import save_png
 from .segmenter import PRECISIONS, Segmenter
 from .version import __version__
@@ -125,7 +125,7 @@ def _named_pictures(paths: Sequence[Path]) -> list[tuple[Path, str]]:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    suffixes = Image.registered_extensions()
+    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
     for path in paths:
         if not path.is_dir():
             yield path
@@ -196,20 +196,29 @@ def _add_evaluate(commands: Commands) -> None:
     command.add_argument("--data", required=True, type=Path, help="folder: see segmodels/data.py")
     command.add_argument("--split", default="test", help=f"{', '.join(SPLITS)}; default: test")
     command.add_argument("--json", type=Path, help="write the figures here too")
+    command.add_argument(
+        "--card", action="store_true", help="write them, and a model card, into the model's folder"
+    )
     _add_device(command)
     command.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from .card import EVALUATION_NAME, write_card
     from .evaluate import evaluate
 
+    if options.card and not Path(options.model).is_dir():
+        raise CommandError(f"--card writes into the model's folder; {options.model} is none")
     data = open_data(options.data, options.split)
     evaluation = evaluate(_segmenter(options), data)
     print(f"{options.model} on {options.split} of {options.data}, {len(data)} pictures\n")
     print(evaluation.table())
+    figures = json.dumps({"split": options.split, **evaluation.to_json()}, indent=2) + "\n"
     if options.json:
-        figures = {"split": options.split, **evaluation.to_json()}
-        write_text(options.json, json.dumps(figures, indent=2) + "\n")
+        write_text(options.json, figures)
+    if options.card:
+        write_text(Path(options.model) / EVALUATION_NAME, figures)
+        print(f"\nmodel card: {write_card(Path(options.model))}")
     return 0
 
 

@@ -35,11 +35,7 @@ class Network:
 
     @property
     def title(self) -> str:
-        """As the papers call it."""
-        model = self.segmenter.model
-        if isinstance(model, FCN):
-            return f"FCN-{model.stride}s"
-        return "U-Net" if isinstance(model, UNet) else type(model).__name__
+        return title(self.segmenter.model)
 
     @property
     def parameters(self) -> int:
@@ -53,6 +49,13 @@ class Result:
     network: Network
     segmentation: Segmentation
     seconds: float
+
+
+def title(model: SegmentationModel) -> str:
+    """The network as its paper calls it."""
+    if isinstance(model, FCN):
+        return f"FCN-{model.stride}s"
+    return "U-Net" if isinstance(model, UNet) else type(model).__name__
 
 
 def count_parameters(model: SegmentationModel) -> int:

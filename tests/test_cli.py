@@ -22,13 +22,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of three pictures and a text file; two pictures have one stem."""
+    """A folder of three pictures, two of one stem, and of other files."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     random = np.random.default_rng(0)
     for name in ("a.png", "a.jpg", "b.webp"):
         Image.fromarray(random.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+    for name in ("notes.txt", "drawing.pdf"):
+        (folder / name).write_text("no picture")
     return folder
 
 

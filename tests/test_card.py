@@ -1,0 +1,68 @@
+"""Model cards."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+from segmodels import CheckpointError, UNet
+from segmodels.card import write_card
+from segmodels.cli import main
+
+EVALUATION = {
+    "split": "test",
+    "pictures": 2,
+    "mean_iou": 0.61234,
+    "pixel_accuracy": 0.9,
+    "mean_accuracy": 0.7,
+    "frequency_weighted_iou": 0.8,
+    "boundary_f1": None,
+    "classes": {
+        "road": {"iou": 0.9, "accuracy": 0.95, "boundary_f1": 0.5},
+        "sky": {"iou": None, "accuracy": None, "boundary_f1": None},
+    },
+}
+TRAINING = {"network": "unet", "data": "camvid", "epochs": 3, "crop": [256, 320], "dropout": None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "unet-camvid"
+    UNet(class_names=["road", "sky"], base_channels=2).save_pretrained(folder)
+    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+    (folder / "training.json").write_text(json.dumps(TRAINING))
+    return folder
+
+
+def test_the_metadata_is_valid_and_holds_the_measured_figures(folder):
+    data = ModelCard.load(write_card(folder)).data
+    assert data.library_name == "segmodels"
+    assert data.pipeline_tag == "image-segmentation"
+    assert data.model_name == "unet-camvid"
+    figures = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert figures["mean_iou"] == 0.6123
+    assert "boundary_f1" not in figures  # was not measured
+
+
+def test_the_text_holds_the_figures_and_the_command(folder):
+    text = write_card(folder).read_text()
+    assert "| **U-Net, these weights** | 61.23 | 90.00 | 70.00 | - |" in text
+    assert "| road | 90.00 | 95.00 | 50.00 |" in text
+    assert "| sky | - | - | - |" in text
+    assert "segmodels train unet \\\n    --out unet-camvid \\\n    --data camvid" in text
+    assert "--crop 256 320" in text
+    assert "dropout" not in text
+
+
+def test_the_cards_command_is_one_that_the_command_line_takes(folder, tmp_path, capsys):
+    text = write_card(folder).read_text()
+    command = text.split("```bash\nsegmodels ")[1].split("```")[0].replace("\\\n", "").split()
+    command[command.index("camvid")] = str(tmp_path / "nowhere")
+    assert main(command) == 1  # every option was known: what it lacks is the data
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_card_needs_an_evaluation(folder):
+    (folder / "evaluation.json").unlink()
+    with pytest.raises(CheckpointError, match=r"evaluation\.json"):
+        write_card(folder)
