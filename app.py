@@ -97,7 +97,7 @@ def build_page(networks: list[Network]) -> gr.Blocks:
             show_progress_on=images,
             api_visibility="private",
         )
-        button.click(remind, picture, api_visibility="private", queue=False)
+        button.click(remind, picture, api_visibility="private")
         opacity.release(repaint, [masks, opacity], images, api_visibility="private")
         add_api(scenes)
     return page

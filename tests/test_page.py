@@ -204,7 +204,7 @@ def test_compare_answers_with_figures(client, expected):
     ("content", "model", "message"),
     [
         (b"no picture", "unet-camvid", "is not a picture"),
-        (STREET.read_bytes()[:5000], "unet-camvid", "damaged or cut off"),
+        (STREET.read_bytes()[:5000], "unet-camvid", "damaged, cut off"),
         (STREET.read_bytes(), "no-such-model", "There is no model 'no-such-model'"),
     ],
 )
