@@ -19,9 +19,9 @@ table.areas th, table.areas td { border: 0 !important; padding: 0.2rem 0.4rem !i
   border-bottom: 1px solid var(--border-color-primary) !important; text-align: right;
   font-variant-numeric: tabular-nums; }
 table.areas tr { border: 0 !important; }
-table.areas th { font-weight: normal; white-space: nowrap; }
+table.areas th { font-weight: normal; }
 table.areas thead th { font-weight: 600; }
-table.areas th:first-child { text-align: left; }
+table.areas th:first-child { text-align: left; white-space: nowrap; }
 table.areas tr.absent { opacity: 0.6; }
 p.caption { margin: 0; font-size: var(--text-sm); }
 """

@@ -1,5 +1,6 @@
 """What the repository promises about itself."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -39,3 +40,14 @@ def test_every_example_names_its_origin():
     pictures = [path.name for path in (ROOT / "examples").iterdir() if path.name != "NOTICE"]
     assert pictures
     assert all(name in notice for name in pictures)
+
+
+def test_the_readme_reports_what_was_measured():
+    readme = (ROOT / "README.md").read_text()
+    evaluations = list(ROOT.glob("weights_card/*-camvid/evaluation.json"))
+    assert len(evaluations) == 3
+    for path in evaluations:
+        figures = json.loads(path.read_text())
+        keys = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
+        cells = " | ".join(f"{100 * figures[key]:.2f}" for key in keys)
+        assert f"`{path.parent.name}` | {cells} |" in readme, path.parent.name

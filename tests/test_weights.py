@@ -12,7 +12,8 @@ STREET = ROOT / "examples" / "avenue.jpg"  # 900 x 600
 # (left, top, right, bottom) in pixels, as one sees them in the picture.
 REGIONS = {
     "road": (150, 530, 480, 590),
-    "sky": (350, 0, 430, 30),
+    "sky": (550, 10, 700, 60),
+    "building": (730, 60, 800, 160),
     "car": (500, 330, 640, 430),
     "tree": (90, 110, 250, 230),
 }
