@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("kornia", "scipy"):
             raise
-        message = f"this command needs {error.name}: pip install 'segmodels[train]'"
+        message = (
+            f"this command needs {error.name}: pip install 'segmodels[train]', or in a clone of "
+            "the repository `python3 run.py` in place of `segmodels`, which installs it"
+        )
     except KeyboardInterrupt:
         message = "interrupted"
     except OSError as error:

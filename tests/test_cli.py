@@ -134,3 +134,15 @@ def test_train_tells_of_mistakes(tmp_path, capsys):
     assert "missing.safetensors" in capsys.readouterr().err
     assert main([*command, "--zoom", "2", "1"]) == 1
     assert "zoom must be (from, to)" in capsys.readouterr().err
+
+
+def test_a_missing_training_library_is_named_with_what_to_do(model, tmp_path, monkeypatch, capsys):
+    def import_scipy(*_):
+        raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+
+    monkeypatch.setattr("segmodels.evaluate.evaluate", import_scipy)
+    data = write_camvid(tmp_path / "data", test=1)
+    assert main(["evaluate", "--model", str(model), "--data", str(data)]) == 1
+    printed = capsys.readouterr().err
+    assert "needs scipy" in printed
+    assert "run.py" in printed
