@@ -9,11 +9,13 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from .checkpoint import CheckpointError
 from .compare import count_parameters, title
+from .evaluate import percent
 from .files import write_text
 from .hub import SegmentationModel, load_model
+from .recipe import RECIPE_NAME
+from .vgg16 import OXFORD_STD
 
 EVALUATION_NAME = "evaluation.json"
-TRAINING_NAME = "training.json"
 FIGURES = {
     "mean_iou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
@@ -47,20 +49,22 @@ DATA_TERMS = {
 
 def write_card(folder: Path) -> Path:
     """Write README.md, whole or not at all, into a model folder that has an `evaluation.json`.
-    CheckpointError if it has none."""
+    CheckpointError if it has none, or one of its files cannot be read."""
     model = load_model(folder)
-    try:
-        evaluation = json.loads((folder / EVALUATION_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} has no readable {EVALUATION_NAME} ({error}): make it with `segmodels "
-            "evaluate --card`"
-        ) from error
-    training_path = folder / TRAINING_NAME
-    training = json.loads(training_path.read_text()) if training_path.exists() else None
+    evaluation = _read_json(folder / EVALUATION_NAME, "make it with `segmodels evaluate --card`")
+    training = None
+    if (folder / RECIPE_NAME).exists():
+        training = _read_json(folder / RECIPE_NAME, "put back the one that the training wrote")
     path = folder / "README.md"
     write_text(path, card_text(model, folder.resolve().name, evaluation, training))
     return path
+
+
+def _read_json(path: Path, remedy: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): {remedy}") from error
 
 
 def card_text(
@@ -96,8 +100,7 @@ def card_text(
         "## Limits and terms\n",
         "The network knows the scenes of its training pictures only, and gives every pixel one of "
         "its classes, also where none fits. It is a subject of study, not a part of a vehicle.\n",
-        f"Weights: CC BY-NC 4.0, for research. Data: {DATA_TERMS.get(data, data)}. The encoder "
-        "started from Oxford's VGG16 (Simonyan and Zisserman, 2015; CC BY 4.0).\n",
+        _terms(model, training, data),
     ]
     return "\n".join(parts)
 
@@ -119,7 +122,7 @@ def _metadata(
         if evaluation[key] is not None
     ]
     return ModelCardData(
-        license="cc-by-nc-4.0",
+        license="cc-by-nc-4.0" if data in DATA_TERMS else None,
         library_name="segmodels",
         pipeline_tag="image-segmentation",
         tags=["semantic-segmentation", type(model).__name__.lower(), "pytorch_model_hub_mixin"],
@@ -146,7 +149,7 @@ def _overall_table(
     architecture: str, heading: str, data: str, evaluation: Mapping[str, Any]
 ) -> str:
     keys = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
-    ours = (f"**{heading}, these weights**", *(_percent(evaluation[key]) for key in keys))
+    ours = (f"**{heading}, these weights**", *(percent(evaluation[key]) for key in keys))
     rows = [ours, *(PUBLISHED[architecture] if data == "camvid" else [])]
     head = ("percent", *(FIGURES[key] for key in keys))
     return _table(head, rows)
@@ -154,7 +157,7 @@ def _overall_table(
 
 def _class_table(evaluation: Mapping[str, Any]) -> str:
     rows = [
-        (name, *(_percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")))
+        (name, *(percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")))
         for name, row in evaluation["classes"].items()
     ]
     return _table(("class", "IoU", "accuracy", "boundary F1"), rows)
@@ -176,10 +179,24 @@ def _training(training: Mapping[str, Any] | None, data: str) -> str:
     )
 
 
+def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, data: str) -> str:
+    """What is known of them: the data set's, and VGG16's where the encoder began with it."""
+    known = data in DATA_TERMS
+    text = (
+        f"Weights: CC BY-NC 4.0, for research. Data: {DATA_TERMS[data]}."
+        if known
+        else f"Data: {data}."
+    )
+    if training and training.get("vgg16"):
+        oxford = model.image_std == list(OXFORD_STD)
+        text += (
+            " The encoder started from Oxford's VGG16 (Simonyan and Zisserman, 2015; CC BY 4.0)."
+            if oxford
+            else " The encoder started from VGG16's ImageNet weights."
+        )
+    return text + "\n"
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [head, ("---", *("--:" for _ in head[1:])), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"

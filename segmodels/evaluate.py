@@ -65,11 +65,11 @@ class Evaluation:
         width = max(14, *map(len, self.class_names)) + 2
         lines = [f"{'class':<{width}}{'IoU':>9}{'accuracy':>11}{'boundary F1':>14}"]
         for name, row in self.to_json()["classes"].items():
-            cells = [_percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")]
+            cells = [percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")]
             lines.append(f"{name:<{width}}{cells[0]:>9}{cells[1]:>11}{cells[2]:>14}")
         lines.append("")
         for key, value in self.summary().items():
-            lines.append(f"{key.replace('_', ' '):<25}{_percent(value):>9}")
+            lines.append(f"{key.replace('_', ' '):<25}{percent(value):>9}")
         return "\n".join(lines)
 
 
@@ -111,5 +111,6 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in percent; "-" for None and NaN."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.2f}"

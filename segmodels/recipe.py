@@ -12,6 +12,7 @@ from .segnet import SegNet
 from .unet import UNet
 from .vgg16 import load_vgg16
 
+RECIPE_NAME = "training.json"  # beside the weights, see `Recipe.published`
 NETWORKS = ("fcn", "unet", "segnet")
 # Of the encoder and of the decoder. FCN's heads start at zero on VGG16's own activations; the
 # decoders of the others learn from nothing, behind batch norms, which bear larger steps.

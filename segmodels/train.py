@@ -13,7 +13,7 @@ from tqdm import tqdm
 from .checkpoint import WEIGHTS_NAME
 from .data import open_data
 from .files import write_text
-from .recipe import Recipe
+from .recipe import RECIPE_NAME, Recipe
 from .segmenter import pick_device
 from .trainer import Trainer, TrainingError, check_same
 
@@ -21,7 +21,6 @@ __all__ = ["Recipe", "Trainer", "TrainingError", "train"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "metrics.jsonl"
-RECIPE_NAME = "training.json"
 
 
 def train(

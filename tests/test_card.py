@@ -66,3 +66,17 @@ def test_a_card_needs_an_evaluation(folder):
     (folder / "evaluation.json").unlink()
     with pytest.raises(CheckpointError, match=r"evaluation\.json"):
         write_card(folder)
+
+
+def test_a_card_says_nothing_of_terms_and_origins_that_are_not_known(folder, tmp_path):
+    assert "VGG16" not in write_card(folder).read_text()  # this training had none
+    own = folder.rename(tmp_path / "unet-mine")
+    card = ModelCard.load(write_card(own))
+    assert card.data.license is None
+    assert "CC BY-NC" not in card.text
+
+
+def test_a_damaged_record_of_the_training_is_told(folder):
+    (folder / "training.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"training\.json cannot be read"):
+        write_card(folder)
