@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "segmodels"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("*.py"))
 NETWORKS = ["fcn", "unet", "segnet"]
 TRAINING = ["train", "trainer", "recipe", "data", "augment", "evaluate", "metrics"]
 
@@ -31,7 +32,7 @@ def imports_of(module):
             first, _, rest = name.partition(".")
             if first != "segmodels":
                 others.add(first)
-            elif rest.split(".")[0] in MODULES:
+            elif rest.split(".")[0] in (*MODULES, "commands"):
                 ours.add(rest.split(".")[0])
     return ours, others
 
@@ -40,7 +41,7 @@ def everything_behind(module):
     """Our modules that a module needs, directly or through others."""
     found, left = set(), [module]
     while left:
-        new = imports_of(left.pop())[0] - found
+        new = imports_of(left.pop())[0] - found - {"commands"}
         found |= new
         left.extend(new)
     return found
@@ -92,6 +93,14 @@ def test_pictures_know_no_network():
 def test_the_package_imports_no_app_and_only_main_the_command_line(module):
     assert "app" not in imports_of(module)[1]
     assert module == "__main__" or "cli" not in imports_of(module)[0]
+    assert module == "cli" or "commands" not in imports_of(module)[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_know_neither_the_command_line_nor_the_app(command):
+    ours, others = imports_of(f"commands/{command}")
+    assert "cli" not in ours
+    assert "app" not in others
 
 
 def test_imports_have_one_direction():

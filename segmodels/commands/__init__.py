@@ -1,0 +1,32 @@
+"""The commands of `segmodels`, one a file: `add` declares its arguments, `run` runs it.
+
+What only one command needs (kornia, scipy, gradio) is imported when that command runs.
+"""
+
+import argparse
+
+from ..hub import load_model
+from ..segmenter import PRECISIONS, Segmenter
+
+Commands = argparse._SubParsersAction  # the type of `add_subparsers`, which has no public name
+
+
+class CommandError(Exception):
+    """What the user reads instead of a traceback."""
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """--device and --precision, for `open_segmenter`."""
+    command.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "cuda:1", ...')
+    command.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS])
+
+
+def open_segmenter(options: argparse.Namespace) -> Segmenter:
+    """The network of --model on its --device. CommandError if that device cannot be used."""
+    model = load_model(options.model)
+    try:
+        return Segmenter(model, device=options.device, precision=options.precision)
+    except (AssertionError, RuntimeError) as error:  # torch's, for a device that is not there
+        raise CommandError(f"--device {options.device} cannot be used: {error}") from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,25 @@
+"""`segmodels demo`: the page that compares the networks."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from . import CommandError, Commands
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("demo", help="the page that compares the networks")
+    command.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for every interface")
+    command.add_argument("--port", type=int, default=7860)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if not APP.is_file():
+        raise CommandError(f"the demo is part of the repository: there is no {APP}")
+    sys.path.insert(0, str(APP.parent))
+    importlib.import_module(APP.stem).main(host=options.host, port=options.port)
+    return 0

@@ -1,0 +1,41 @@
+"""`segmodels evaluate`: figures of a network on a data set."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ..data import SPLITS, open_data
+from ..files import write_text
+from . import CommandError, Commands, add_device, open_segmenter
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser("evaluate", help="figures of a network on a data set")
+    command.add_argument("--model", required=True, help="Hub id or folder")
+    command.add_argument("--data", required=True, type=Path, help="folder: see segmodels/data.py")
+    command.add_argument("--split", default="test", help=f"{', '.join(SPLITS)}; default: test")
+    command.add_argument("--json", type=Path, help="write the figures here too")
+    command.add_argument(
+        "--card", action="store_true", help="write them, and a model card, into the model's folder"
+    )
+    add_device(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..card import EVALUATION_NAME, write_card
+    from ..evaluate import evaluate
+
+    if options.card and not Path(options.model).is_dir():
+        raise CommandError(f"--card writes into the model's folder; {options.model} is none")
+    data = open_data(options.data, options.split)
+    evaluation = evaluate(open_segmenter(options), data)
+    print(f"{options.model} on {options.split} of {options.data}, {len(data)} pictures\n")
+    print(evaluation.table())
+    figures = json.dumps({"split": options.split, **evaluation.to_json()}, indent=2) + "\n"
+    if options.json:
+        write_text(options.json, figures)
+    if options.card:
+        write_text(Path(options.model) / EVALUATION_NAME, figures)
+        print(f"\nmodel card: {write_card(Path(options.model))}")
+    return 0

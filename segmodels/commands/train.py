@@ -1,0 +1,54 @@
+"""`segmodels train`: a network from a data set."""
+
+import argparse
+from pathlib import Path
+
+from . import CommandError, Commands
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
+        "train",
+        help="train a network; continues what is in --out",
+        argument_default=argparse.SUPPRESS,
+        description="Every option has a default that suits a road scene of some hundred pictures.",
+    )
+    command.add_argument("network", choices=["fcn", "unet", "segnet"])
+    command.add_argument("--data", required=True, help="folder: see segmodels/data.py")
+    command.add_argument("--out", required=True, type=Path, help="folder for the network")
+    command.add_argument("--vgg16", help="ImageNet weights: a safetensors file or a Hub id")
+    command.add_argument("--epochs", type=int)
+    command.add_argument("--half-size-epochs", type=int, help="of these, at half the size")
+    command.add_argument("--batch-size", type=int)
+    command.add_argument("--crop", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
+    command.add_argument("--zoom", type=float, nargs=2, metavar=("FROM", "TO"))
+    command.add_argument("--working-size", type=int, help="longer side of the pictures, pixels")
+    command.add_argument("--encoder-lr", type=float)
+    command.add_argument("--decoder-lr", type=float)
+    command.add_argument("--weight-decay", type=float)
+    command.add_argument("--warmup-steps", type=int)
+    command.add_argument("--frozen", type=int, help="VGG16 convolutions that stay as they are")
+    command.add_argument("--balance", type=float, help="exponent of the class weights; 0: none")
+    command.add_argument("--stride", type=int, help="FCN's: 32, 16 or 8")
+    command.add_argument("--head-channels", type=int, help="FCN's fc6 and fc7")
+    command.add_argument("--base-channels", type=int, help="the plain U-Net's first level")
+    command.add_argument("--variant", help='SegNet\'s: "vgg16" or "basic"')
+    command.add_argument("--dropout", type=float)
+    command.add_argument("--seed", type=int)
+    command.add_argument("--device", default="auto")
+    command.add_argument("--workers", type=int, default=0, help="processes that load pictures")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..recipe import Recipe
+    from ..train import TrainingError, train
+
+    given = {key: value for key, value in vars(options).items() if key != "run"}
+    run = {key: given.pop(key) for key in ("out", "device", "workers")}
+    try:
+        train(Recipe(**given), **run)
+    except (TrainingError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    print(f"the trained network is in {options.out}")
+    return 0
