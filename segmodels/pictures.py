@@ -46,6 +46,11 @@ def read_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
     max_pixels: refuse, before decoding, a picture with more; Pillow's own limit (`MAX_PIXELS`
         unless changed) holds besides.
     """
+    return np.array(read_image(picture, max_pixels=max_pixels))
+
+
+def read_image(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`read_picture` as a PIL image of mode RGB."""
     if isinstance(picture, np.ndarray):
         return _read_image(_from_array(picture), "the array", max_pixels)
     if isinstance(picture, Image.Image):
@@ -94,8 +99,8 @@ def _from_array(array: NDArray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _read_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    """`read_picture` of an image, which is left open and at its frame."""
+def _read_image(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """`read_image` of an image, which is left open and at its frame."""
     width, height = image.size
     if width < 1 or height < 1:
         raise PictureError(f"{name} has no pixels ({width} x {height})")
@@ -110,7 +115,7 @@ def _read_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
             return _decode(image)
         image.seek(0)
         try:
-            return _decode(image)
+            return _decode(image).copy()
         finally:
             image.seek(frame)
     except PictureError as error:
@@ -122,17 +127,16 @@ def _read_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
         ) from error
 
 
-def _decode(image: Image.Image) -> NDArray[np.uint8]:
+def _decode(image: Image.Image) -> Image.Image:
     image.load()
     orientation = _orientation(image)  # after loading, with which Pillow turns TIFFs by itself
     image = _to_srgb(_to_eight_bits(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    return np.array(image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -187,10 +191,17 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 def resize(picture: NDArray[Pixel], longer_side: int, *, nearest: bool = False) -> NDArray[Pixel]:
     """(H, W, 3) or (H, W) scaled so that its longer side has `longer_side` pixels: antialiased
     bilinear, or `nearest` for class ids."""
-    height, width = picture.shape[:2]
-    if max(height, width) == longer_side:
+    if max(picture.shape[:2]) == longer_side:
         return picture
-    scale = longer_side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.array(resize_image(Image.fromarray(picture), longer_side, nearest=nearest))
+
+
+def resize_image(image: Image.Image, longer_side: int, *, nearest: bool = False) -> Image.Image:
+    """`resize` of a PIL image. What shrinks more than fourfold is first averaged over blocks of
+    whole pixels, to no less than twice its final size."""
+    if max(image.size) == longer_side:
+        return image
+    scale = longer_side / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    return np.array(Image.fromarray(picture).resize(size, method))
+    return image.resize((width, height), method, reducing_gap=None if nearest else 2.0)

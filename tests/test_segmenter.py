@@ -110,15 +110,6 @@ def test_tiny_and_thin_pictures_are_answered(kind, size):
     assert np.isfinite(result.confidence).all()
 
 
-def test_rows_filled_in_bands_equal_rows_filled_at_once(monkeypatch):
-    segmenter, array = Segmenter(network(working_size=32), "cpu", "fp32"), picture(90, 60)
-    whole = segmenter(array)
-    monkeypatch.setattr(module, "BAND_PIXELS", 7 * 60)  # 7 rows a band
-    banded = segmenter(array)
-    assert np.array_equal(whole.class_map, banded.class_map)
-    assert np.array_equal(whole.confidence, banded.confidence)
-
-
 # ---- tiles ----
 
 
@@ -153,6 +144,21 @@ def test_tiles_give_the_answer_of_one_pass(kind, monkeypatch):
     cores = [(slice(top, min(top + 64, 705)), slice(0, 40)) for top in range(0, 705, 64)]
     monkeypatch.setattr(module, "_tiles", lambda *_: cores)
     assert_alike(segmenter.probabilities(array), whole)
+
+
+@pytest.mark.parametrize("working_size", [None, 300, 900])
+def test_tiles_and_one_pass_give_one_class_map_at_every_size(working_size, monkeypatch):
+    """At the working size, above and below it."""
+    segmenter, array = Segmenter(network(UNet), "cpu", "fp32"), picture(600, 30)
+    whole = segmenter(array, working_size=working_size)
+
+    def cores(height, width, _):
+        return [(slice(y, min(y + 64, height)), slice(0, width)) for y in range(0, height, 64)]
+
+    monkeypatch.setattr(module, "_tiles", cores)
+    tiled = segmenter(array, working_size=working_size)
+    assert_alike(tiled.confidence, whole.confidence)
+    assert (tiled.class_map == whole.class_map).mean() > 0.999
 
 
 def test_a_picture_of_more_than_a_tile_is_cut_into_aligned_tiles_that_cover_it_once():
@@ -306,9 +312,12 @@ def test_samples_give_the_mean_and_the_variance_of_the_samples():
     torch.manual_seed(7)
     result = segmenter(array, samples=5)
     torch.manual_seed(7)
+    pixels = torch.from_numpy(array).permute(2, 0, 1)[None]
     samples = np.stack(
         [
-            segmenter._probabilities(segmenter._sampling_network, array, None).numpy()
+            segmenter._probabilities(
+                segmenter._sampling_network, pixels, slice(0, 16), slice(0, 24)
+            ).numpy()
             for _ in range(5)
         ]
     )
