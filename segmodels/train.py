@@ -13,8 +13,8 @@ from tqdm import tqdm
 from .checkpoint import WEIGHTS_NAME
 from .data import open_data
 from .files import write_text
+from .prepare import pick_device
 from .recipe import RECIPE_NAME, Recipe
-from .segmenter import pick_device
 from .trainer import Trainer, TrainingError, check_same
 
 __all__ = ["Recipe", "Trainer", "TrainingError", "train"]

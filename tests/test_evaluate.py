@@ -64,7 +64,7 @@ def test_json_has_no_nan(camvid):
         label[label == 3] = 4
         Image.fromarray(label).save(sample.label)
     segmenter = tiny_segmenter(data.class_names)
-    segmenter._network.heatmaps.bias.data[3] = -1e4  # never predicted either
+    segmenter.network.heatmaps.bias.data[3] = -1e4  # never predicted either
     report = evaluate(segmenter, data, quiet=True).to_json()
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["classes"]["unicorn"] == {"iou": None, "accuracy": None, "boundary_f1": None}

@@ -282,7 +282,7 @@ def test_folded_batch_norms_leave_the_answer_and_the_model_alone():
     segmenter(picture(20, 20))
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in segmenter._network.modules())
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in segmenter.network.modules())
 
 
 def test_threads_share_a_segmenter():
@@ -317,7 +317,7 @@ def test_samples_give_the_mean_and_the_variance_of_the_samples():
         [
             segmenter._probabilities(
                 segmenter._sampling_network, pixels, slice(0, 16), slice(0, 24)
-            ).numpy()
+            )[0].numpy()
             for _ in range(5)
         ]
     )

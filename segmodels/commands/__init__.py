@@ -6,7 +6,8 @@ What only one command needs (kornia, scipy, gradio) is imported when that comman
 import argparse
 
 from ..hub import load_model
-from ..segmenter import PRECISIONS, Segmenter
+from ..prepare import PRECISIONS
+from ..segmenter import Segmenter
 
 Commands = argparse._SubParsersAction  # the type of `add_subparsers`, which has no public name
 
@@ -21,9 +22,10 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS])
 
 
-def open_segmenter(options: argparse.Namespace) -> Segmenter:
-    """The network of --model on its --device. CommandError if that device cannot be used."""
-    model = load_model(options.model)
+def open_segmenter(options: argparse.Namespace, source: str | None = None) -> Segmenter:
+    """The network of `source`, or else of --model, on --device. CommandError if that device cannot
+    be used."""
+    model = load_model(source or options.model)
     try:
         return Segmenter(model, device=options.device, precision=options.precision)
     except (AssertionError, RuntimeError) as error:  # torch's, for a device that is not there

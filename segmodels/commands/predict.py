@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from ..pictures import FORMATS, PictureError
-from ..segmentation import save_png
+from ..pictures import FORMATS
+from ..predict import Job, Predictor, Team
 from . import CommandError, Commands, add_device, open_segmenter
 
 
@@ -20,6 +20,10 @@ def add(commands: Commands) -> None:
     command.add_argument("--out", type=Path, default=Path("segmented"), help="default: segmented/")
     command.add_argument("--opacity", type=float, default=0.5, help="of the overlays, 0 to 1")
     command.add_argument("--working-size", type=int, help="longer side seen by the network, pixels")
+    command.add_argument("--batch-size", type=int, help="default: 1 on a CPU, 8 on a GPU")
+    command.add_argument(
+        "--resume", action="store_true", help="leave out pictures whose results are in --out"
+    )
     add_device(command)
     command.set_defaults(run=run)
 
@@ -27,24 +31,41 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     if not 0 <= options.opacity <= 1:
         raise CommandError(f"--opacity must be from 0 to 1, got {options.opacity}")
-    if options.working_size is not None and options.working_size < 1:
-        raise CommandError(f"--working-size must be at least 1, got {options.working_size}")
-    jobs = _named_pictures(options.pictures)
+    for name in ("working_size", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise CommandError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    jobs = _jobs(options.pictures, options.out)
+    team = Team.joined()
     segmenter = open_segmenter(options)
+    on_gpu = segmenter.device.type != "cpu"
+    predictor = Predictor(
+        segmenter, options.opacity, options.working_size, options.batch_size or (8 if on_gpu else 1)
+    )
     options.out.mkdir(parents=True, exist_ok=True)
+    mine = [job for job in team.share(jobs) if not (options.resume and job.is_done)]
+    bar = tqdm(total=len(mine), unit="picture", disable=len(jobs) == 1 or team.rank > 0)
     failures = []
-    for picture, name in tqdm(jobs, unit="picture", disable=len(jobs) == 1):
-        try:
-            result = segmenter(picture, working_size=options.working_size)
-        except PictureError as error:
-            failures.append(f"{picture}: {error}")
-            continue
-        result.save(options.out / f"{name}.png")
-        save_png(result.overlay(options.opacity), options.out / f"{name}_overlay.png")
-    print(f"{len(jobs) - len(failures)} of {len(jobs)} pictures segmented into {options.out}")
-    for failure in failures:
-        print(f"segmodels: {failure}", file=sys.stderr)
+    with bar:
+        for job, error in predictor.run(mine):
+            bar.update()
+            if error is not None:
+                failures.append(f"{job.picture}: {error}")
+    failures = team.gathered(failures)
+    if team.rank == 0:
+        busy = f" (network busy {100 * predictor.busy:.0f} % of the time)" if len(mine) > 1 else ""
+        done = len(jobs) - len(failures)
+        print(f"{done} of {len(jobs)} pictures segmented into {options.out}{busy}")
+        for failure in failures:
+            print(f"segmodels: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _jobs(paths: Sequence[Path], out: Path) -> list[Job]:
+    return [
+        Job(picture, out / f"{name}.png", out / f"{name}_overlay.png")
+        for picture, name in _named_pictures(paths)
+    ]
 
 
 def _named_pictures(paths: Sequence[Path]) -> list[tuple[Path, str]]:
