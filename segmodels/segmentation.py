@@ -44,7 +44,7 @@ class Segmentation:
 
     def colored(self) -> Image.Image:
         """RGB image in the palette's colours."""
-        return Image.fromarray(np.array(self.palette, np.uint8)[self.class_map])
+        return self.indexed().convert("RGB")
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """RGB image of the colours over the picture; opacity 0 is the picture, 1 the colours."""

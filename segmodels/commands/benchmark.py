@@ -150,5 +150,5 @@ def _pictures(given: list[Path] | None) -> Iterator[list[Path]]:
             array = np.array(image.resize(size, Image.Resampling.BICUBIC), np.float32)
             array += noise.normal(0, 4, array.shape)
             paths.append(Path(folder) / f"{size[0]}x{size[1]}.jpg")
-            Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90)
+            Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=95)
         yield paths
