@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 # What Pillow reads by itself, those with an unmistakable beginning first. Left out are EPS and WMF
@@ -61,7 +62,7 @@ def opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     with file:
         image = _identified(file, path.name)
         check_size(image, path.name, max_pixels)
-        if image.format in ("JPEG", "MPO"):
+        if image.format == "JPEG":
             _check_jpeg(file, path.name)
         elif isinstance(image, TiffImageFile):
             _mend_tiff(image)
@@ -87,22 +88,27 @@ def _identified(file: BinaryIO, name: str) -> Image.Image:
     the file into memory, where one that shrinks meanwhile would end the process."""
     Image.init()
     prefix = file.read(16)
-    failure: object = None
+    failure: str | None = None
     for kind in FORMATS:
         factory, accepts = Image.OPEN.get(kind, (None, None))
         if factory is None:
             continue
-        accepted = accepts is None or accepts(prefix)
-        if isinstance(accepted, str):  # Pillow was built without what it needs for this kind
-            failure = accepted
-        elif accepted:
-            if kind == "GIF":
-                _check_gif(file, name)
-            file.seek(0)
-            try:
-                return factory(file, "")
-            except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
-                failure = failure or (accepts and f"{kind}: {error}")
+        claimed = False  # that the file is of this kind
+        try:
+            accepted = accepts is None or accepts(prefix)
+            if isinstance(accepted, str):  # Pillow was built without what it needs for this kind
+                failure = accepted
+            elif accepted:
+                claimed = accepts is not None
+                if kind == "GIF":
+                    _check_gif(file, name)
+                file.seek(0)
+                # A phone's MPO is a JPEG with more pictures behind it; the first is enough.
+                return JpegImageFile(file, "") if kind == "JPEG" else factory(file, "")
+        except PictureError:
+            raise
+        except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
+            failure = failure or (f"{kind}: {error}" if claimed else None)
     if failure:
         raise PictureError(
             f"{name} cannot be read, it is damaged, cut off or of a kind that is not supported "
