@@ -61,7 +61,8 @@ def opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         raise PictureError(f"{path.name} cannot be read: {error}; expected {ACCEPTED}") from error
     with file:
         image = _identified(file, path.name)
-        check_size(image, path.name, max_pixels)
+        slow = image.format in SLOW_FORMATS and max_pixels > MAX_SLOW_PIXELS
+        check_size(image, path.name, MAX_SLOW_PIXELS if slow else max_pixels)
         if image.format == "JPEG":
             _check_jpeg(file, path.name)
         elif isinstance(image, TiffImageFile):
@@ -73,13 +74,11 @@ def check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise PictureError(f"{name} has no pixels ({width} x {height})")
-    if image.format in SLOW_FORMATS and width * height > MAX_SLOW_PIXELS:
-        max_pixels = min(max_pixels, MAX_SLOW_PIXELS)
     if width * height > max_pixels:
-        what = f" in {image.format}" if max_pixels == MAX_SLOW_PIXELS else ""
+        kind = f" in {image.format}" if max_pixels == MAX_SLOW_PIXELS else ""
         raise PictureError(
             f"{name} has {width} x {height} = {width * height / 1e6:.1f} megapixels; at most "
-            f"{max_pixels / 1e6:.1f} are accepted{what}: scale it down first"
+            f"{max_pixels / 1e6:.1f} are accepted{kind}: scale it down first"
         )
 
 

@@ -13,7 +13,15 @@ from PIL import ExifTags, Image, ImageCms
 
 from .picture_files import ACCEPTED, FORMATS, MAX_PIXELS, PictureError, check_size, opened
 
-__all__ = ["FORMATS", "MAX_PIXELS", "Picture", "PictureError", "read_picture", "resize"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "Picture",
+    "PictureError",
+    "read_image",
+    "read_picture",
+    "resize",
+]
 
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -43,6 +51,11 @@ def read_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
     max_pixels: refuse, before decoding, a picture with more.
     Raises PictureError.
     """
+    return np.array(read_image(picture, max_pixels=max_pixels))
+
+
+def read_image(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`read_picture` as a PIL image of mode RGB, which may be the one that was given."""
     if isinstance(picture, np.ndarray):
         return _read_image(_from_array(picture), "the array", max_pixels)
     if isinstance(picture, Image.Image):
@@ -69,14 +82,15 @@ def _from_array(array: NDArray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _read_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.uint8]:
-    """`read_picture` of an image, which is left open and at its frame."""
+def _read_image(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """`read_image` of an image, which is left open and at its frame."""
     check_size(image, name, max_pixels)
     try:
-        with _first_frame(image):
+        with _first_frame(image) as is_first:
             image.load()
             check_size(image, name, max_pixels)  # an icon may hold a larger picture than it says
-            return _decoded(image, name)
+            decoded = _decoded(image, name)
+            return decoded if is_first else decoded.copy()  # before the other frame comes back
     except MemoryError as error:
         raise PictureError(
             f"{name} ({image.width} x {image.height} pixels) takes more memory than there is: "
@@ -92,19 +106,20 @@ def _read_image(image: Image.Image, name: str, max_pixels: int) -> NDArray[np.ui
 
 
 @contextmanager
-def _first_frame(image: Image.Image) -> Iterator[None]:
+def _first_frame(image: Image.Image) -> Iterator[bool]:
+    """The image at its first frame; whether it was there."""
     frame = image.tell()
     if frame == 0 or image.format == "PSD":  # a PSD's frames are its layers; whole it comes first
-        yield
+        yield True
         return
     image.seek(0)
     try:
-        yield
+        yield False
     finally:
         image.seek(frame)
 
 
-def _decoded(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _decoded(image: Image.Image, name: str) -> Image.Image:
     orientation = _orientation(image)  # after loading, with which Pillow turns TIFFs by itself
     image = _to_srgb(_to_eight_bits(image, name))
     if image.mode == "La":  # of which PIL converts nothing else
@@ -112,10 +127,9 @@ def _decoded(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    return np.array(image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,7 +1,8 @@
 """The one place where pictures become tensors and logits become class maps."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .dropout import repeatable_draws, with_dropout_on
 from .hub import SegmentationModel
+from .memory import Answer, first_that_fits, on_cpu
 from .pictures import Picture, read_picture, resize
 from .segmentation import Segmentation
 from .unet import UNet
@@ -21,6 +24,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 # the farthest: 202 for pool5 and fc6, and half a kernel for each deconvolution).
 HALO = 288
 STRIDE = 32  # tiles begin at its multiples, so that pooling windows fall as in one pass
+SMALL_TILE = 2 * HALO + 8 * STRIDE  # where memory is short; the smaller, the more is seen twice
 BAND_PIXELS = 1 << 21  # the picture's own size is filled in bands of rows of so many pixels
 
 
@@ -34,7 +38,9 @@ class Segmenter:
     tile_size: pictures with more than tile_size x tile_size pixels at the working size go through
         in tiles. Each sees its neighbourhood, so that there are no seams.
 
-    Calls change nothing and may come from several threads.
+    Calls change nothing and may come from several threads. A picture for which the device's memory
+    is not enough goes through in small tiles or, if that is too much too, on the CPU; the result's
+    `note` says so.
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class Segmenter:
         self.dtype = pick_precision(precision, self.device)
         self.tile_size = tile_size
         self._network = _prepared(model, self.device, self.dtype)
-        self._sampling_network = _with_dropout_on(self._network)
+        self._sampling_network = with_dropout_on(self._network)
 
     def __call__(
         self, picture: Picture, *, working_size: int | None = None, samples: int = 0
@@ -67,23 +73,23 @@ class Segmenter:
         working_size: the longer side, in pixels, at which the network sees the picture; None: the
             network's own, and where it has none, the picture's.
         samples: Monte Carlo samples of a network with dropout (Bayesian SegNet): the mean of their
-            probabilities, and their uncertainty. 0: one pass without dropout.
-        Raises PictureError for what is no picture.
+            probabilities, and their uncertainty, the same in every call with the same
+            `torch.manual_seed`. 0: one pass without dropout.
+        Raises PictureError for what is no picture, or too large for the memory there is.
         """
         array = read_picture(picture)
-        variance = None
-        if samples:
-            probabilities, variance = self._sampled(array, working_size, samples)
-        else:
-            probabilities = self._probabilities(self._network, array, working_size)
-        class_map, confidence = _winners(probabilities, array.shape[:2])
+        answer, note = self._within_memory(
+            lambda segmenter: segmenter._answer(array, working_size, samples)
+        )
+        class_map, confidence, uncertainty = answer
         return Segmentation(
             picture=array,
             class_map=class_map,
             confidence=confidence,
             class_names=self.model.class_names,
             palette=self.model.palette,
-            uncertainty=None if variance is None else _at_size(variance, array.shape[:2]),
+            uncertainty=uncertainty,
+            note=note,
         )
 
     def probabilities(
@@ -92,7 +98,46 @@ class Segmenter:
         """(num_classes, H, W) float32 class heat maps in [0, 1] at the working size: U-Net's
         pixel-wise softmax (section 3). They sum to 1 in every pixel."""
         array = read_picture(picture)
-        return self._probabilities(self._network, array, working_size).numpy()
+        return self._within_memory(
+            lambda segmenter: segmenter._probabilities(segmenter._network, array, working_size)
+        )[0].numpy()
+
+    def _within_memory(self, compute: Callable[[Self], Answer]) -> tuple[Answer, str | None]:
+        """`compute` with this segmenter or, where memory runs out, one that needs less; and what
+        the user should know of it."""
+        where = "memory" if self.device.type == "cpu" else "the memory of the GPU"
+        ways: list[tuple[str | None, Callable[[], Self]]] = [
+            (None, lambda: self),
+            (f"Computed in small tiles: {where} was short.", self._in_small_tiles),
+        ]
+        if self.device.type != "cpu":
+            ways.append((f"Computed on the CPU: {where} was short.", self._on_cpu))
+        return first_that_fits(ways, compute)
+
+    def _in_small_tiles(self) -> Self:
+        smaller = copy.copy(self)
+        smaller.tile_size = min(self.tile_size, SMALL_TILE)
+        return smaller
+
+    def _on_cpu(self) -> Self:
+        moved = self._in_small_tiles()
+        moved.device, moved.dtype = torch.device("cpu"), torch.float32
+        moved._network = on_cpu(self._network)
+        moved._sampling_network = with_dropout_on(moved._network)
+        return moved
+
+    def _answer(
+        self, array: NDArray[np.uint8], working_size: int | None, samples: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32] | None]:
+        """Class map, confidence and, from samples, uncertainty, (H, W) each."""
+        uncertainty = None
+        if samples:
+            with repeatable_draws(self.device):
+                probabilities, variance = self._sampled(array, working_size, samples)
+            uncertainty = _at_size(variance, array.shape[:2])
+        else:
+            probabilities = self._probabilities(self._network, array, working_size)
+        return *_winners(probabilities, array.shape[:2]), uncertainty
 
     @torch.inference_mode()
     def _probabilities(
@@ -227,16 +272,6 @@ def _prepared(model: SegmentationModel, device: torch.device, dtype: torch.dtype
     network = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norms(network)
     return network.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _with_dropout_on(network: nn.Module) -> nn.Module:
-    """A second network on the same weights whose dropout stays on, for Monte Carlo samples."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    sampling = copy.deepcopy(network, shared)
-    for layer in sampling.modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd):
-            layer.train()
-    return sampling
 
 
 def _tiles(height: int, width: int, tile_size: int) -> Iterator[tuple[slice, slice]]:

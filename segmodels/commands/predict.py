@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
         except PictureError as error:
             failures.append(f"{picture}: {error}")
             continue
+        if result.note:
+            tqdm.write(f"{picture}: {result.note}", file=sys.stderr)
         result.save(options.out / f"{name}.png")
         save_png(result.overlay(options.opacity), options.out / f"{name}_overlay.png")
     print(f"{len(jobs) - len(failures)} of {len(jobs)} pictures segmented into {options.out}")
