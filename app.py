@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from PIL import Image
 
-from segmodels import CheckpointError, PictureError, Segmentation, draw
+from segmodels import CheckpointError, PictureError, Segmentation, draw, server
 from segmodels.compare import (
     Network,
     by_scene,
@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 EXAMPLES = ["avenue.jpg", "street.jpg", "crossing.jpg", "highway.jpg", "cyclists.jpg"]
 DISPLAY_SIZE = 1280  # longer side of the masks on the page, pixels; downloads are full size
 MAX_PIXELS = 50_000_000
-MAX_UPLOAD = "30mb"
+MAX_UPLOAD = 30_000_000  # bytes
 KEPT_SECONDS = 600  # uploads and results are deleted after so long
 QUEUE_SIZE = 20
 
@@ -224,18 +224,20 @@ def answers(networks: list[Network], picture: str | None) -> Iterator[Any]:
 
 def main(host: str | None = None, port: int | None = None) -> None:
     """Load the networks and serve the page until it is stopped."""
+    server.prepare(MAX_PIXELS)
     try:
         networks = load_networks(served_sources(HERE / "weights_card"))
     except CheckpointError as error:
         raise SystemExit(f"segmodels: {error}") from error
     page = build_page(networks)
-    page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1)
-    page.launch(
+    page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
+    server.serve(
+        page,
+        max_upload=MAX_UPLOAD,
         server_name=host,
         server_port=port,
         css=draw.CSS,
         theme=gr.themes.Default(),
-        max_file_size=MAX_UPLOAD,
         ssr_mode=False,
         enable_monitoring=False,
         run_history=False,

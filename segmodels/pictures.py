@@ -1,26 +1,35 @@
 """Any picture to an RGB array, or a PictureError that says what is wrong with it."""
 
 import os
-import threading
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms
+
+from .picture_files import ACCEPTED, FORMATS, MAX_PIXELS, PictureError, check_size, opened
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "Picture",
+    "PictureError",
+    "read_image",
+    "read_picture",
+    "resize",
+]
 
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
-# Pillow reads more, some of it (EPS) by starting other programs on the file.
-FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-ACCEPTED = (
-    f"a picture file ({', '.join(FORMATS)}), a PIL image, or a uint8 array (H, W), (H, W, 3) or "
-    "(H, W, 4)"
-)
-MAX_PIXELS = 178_956_970  # as Pillow: above it a small file is taken for a decompression bomb
+# What white may be, by mode: the first that no value is above. Photographs of 16 bits fill them;
+# PIL's own conversions to "I" and "F" leave values of 0 to 255 as they are.
+WHITES = {"I": (255.0, 65535.0), "F": (1.0, 255.0, 65535.0)}
+DEEP_WHITE = (65535.0,)  # "I;16" and its byte orders
 
 # EXIF's orientations (2 to 8) as the transposition that turns the picture upright.
 UPRIGHT = {
@@ -32,25 +41,21 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_warning_filters = threading.Lock()
-
-
-class PictureError(ValueError):
-    """A picture that cannot be used: what is wrong with it, and what is accepted."""
 
 
 def read_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 sRGB: turned as EXIF says, transparency over white, the first frame of an
-    animation, 16-bit grey and floats in [0, 1] scaled to 8 bits.
+    animation, 16-bit grey scaled to 8 bits, and so 32-bit integers (of 0..255 or 0..65535, as the
+    largest tells) and floats (of [0, 1], 0..255 or 0..65535).
 
-    max_pixels: refuse, before decoding, a picture with more; Pillow's own limit (`MAX_PIXELS`
-        unless changed) holds besides.
+    max_pixels: refuse, before decoding, a picture with more.
+    Raises PictureError.
     """
     return np.array(read_image(picture, max_pixels=max_pixels))
 
 
 def read_image(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """`read_picture` as a PIL image of mode RGB."""
+    """`read_picture` as a PIL image of mode RGB, which may be the one that was given."""
     if isinstance(picture, np.ndarray):
         return _read_image(_from_array(picture), "the array", max_pixels)
     if isinstance(picture, Image.Image):
@@ -58,30 +63,8 @@ def read_image(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image
     if not isinstance(picture, str | os.PathLike):
         raise PictureError(f"got {type(picture).__name__}; expected {ACCEPTED}")
     path = Path(picture)
-    with _open(path) as image:
+    with opened(path, max_pixels) as image:
         return _read_image(image, path.name, max_pixels)
-
-
-def _open(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise PictureError(f"{path} is a folder; expected {ACCEPTED}")
-    try:
-        if path.stat().st_size == 0:
-            raise PictureError(f"{path.name} is empty (0 bytes); expected {ACCEPTED}")
-        with _warning_filters, warnings.catch_warnings():
-            # Half of Pillow's limit makes it warn; here a picture is accepted or refused.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path, formats=FORMATS)
-    except PictureError:
-        raise
-    except FileNotFoundError as error:
-        raise PictureError(f"there is no file {path}; expected {ACCEPTED}") from error
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{path.name} is not a picture; expected {ACCEPTED}") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{path.name} has too many pixels: {error}") from error
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them raise
-        raise PictureError(f"{path.name} cannot be read: {error}; expected {ACCEPTED}") from error
 
 
 def _from_array(array: NDArray) -> Image.Image:
@@ -101,25 +84,20 @@ def _from_array(array: NDArray) -> Image.Image:
 
 def _read_image(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     """`read_image` of an image, which is left open and at its frame."""
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise PictureError(f"{name} has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise PictureError(
-            f"{name} has {width} x {height} = {width * height / 1e6:.1f} megapixels; at most "
-            f"{max_pixels / 1e6:.1f} are accepted: scale it down first"
-        )
+    check_size(image, name, max_pixels)
     try:
-        frame = image.tell()
-        if frame == 0:
-            return _decode(image)
-        image.seek(0)
-        try:
-            return _decode(image).copy()
-        finally:
-            image.seek(frame)
-    except PictureError as error:
-        raise PictureError(f"{name} {error}") from error
+        with _first_frame(image) as is_first:
+            image.load()
+            check_size(image, name, max_pixels)  # an icon may hold a larger picture than it says
+            decoded = _decoded(image, name)
+            return decoded if is_first else decoded.copy()  # before the other frame comes back
+    except MemoryError as error:
+        raise PictureError(
+            f"{name} ({image.width} x {image.height} pixels) takes more memory than there is: "
+            "scale it down first"
+        ) from error
+    except PictureError:
+        raise
     except Exception as error:
         raise PictureError(
             f"{name} is damaged, cut off or of a kind that is not read ({image.format or 'PIL'}, "
@@ -127,10 +105,25 @@ def _read_image(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         ) from error
 
 
-def _decode(image: Image.Image) -> Image.Image:
-    image.load()
+@contextmanager
+def _first_frame(image: Image.Image) -> Iterator[bool]:
+    """The image at its first frame; whether it was there."""
+    frame = image.tell()
+    if frame == 0 or image.format == "PSD":  # a PSD's frames are its layers; whole it comes first
+        yield True
+        return
+    image.seek(0)
+    try:
+        yield False
+    finally:
+        image.seek(frame)
+
+
+def _decoded(image: Image.Image, name: str) -> Image.Image:
     orientation = _orientation(image)  # after loading, with which Pillow turns TIFFs by itself
-    image = _to_srgb(_to_eight_bits(image))
+    image = _to_srgb(_to_eight_bits(image, name))
+    if image.mode == "La":  # of which PIL converts nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -146,19 +139,20 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey (0..65535) and floating-point grey ([0, 1]) as 8-bit grey; others as they are."""
+def _to_eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Grey of 16 or 32 bits and of floats as 8-bit grey; others as they are."""
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image).astype(np.float32)
-    full = 1.0 if image.mode == "F" else 65535.0
     lowest, highest = values.min(), values.max()
-    if not (lowest >= -0.01 * full and highest <= 1.01 * full):  # or NaN
+    whites = WHITES.get(image.mode, DEEP_WHITE)
+    white = next((white for white in whites if highest <= 1.01 * white), 0)  # 0 for NaN
+    if not (white and lowest >= -0.01 * white):
         raise PictureError(
-            f"has grey values from {lowest:g} to {highest:g}; expected 0 to {full:g} in a picture "
-            f"of mode {image.mode}"
+            f"{name} has grey values from {lowest:g} to {highest:g}; expected 0 to "
+            f"{' or '.join(f'{white:g}' for white in whites)} in a picture of mode {image.mode}"
         )
-    grey = (255 / full * values.clip(0, full) + 0.5).astype(np.uint8)
+    grey = (255 / white * values.clip(0, white) + 0.5).astype(np.uint8)
     if "transparency" in image.info:
         grey[values == image.info["transparency"]] = 255  # over white
     return Image.fromarray(grey)

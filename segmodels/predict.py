@@ -54,26 +54,23 @@ class Predictor:
         """Share of the time of the last `run` in which the network ran."""
         return self.busy_seconds / self.seconds if self.seconds else 0.0
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, PictureError | None]]:
-        """Each job when its results are written, in any order, with what was wrong with it."""
+    def run(self, jobs: Sequence[Job]) -> Iterator["Done | Failure"]:
+        """Each job when its results are written, or when it has failed, in any order."""
         start = time.perf_counter()
         self.busy_seconds = 0.0
-        written: list[tuple[Job, Future[None]]] = []
+        written: list[Future[Done]] = []
         with ThreadPoolExecutor(self.threads) as readers, ThreadPoolExecutor(self.threads) as pens:
             for batch in self._batches(self._prepared(jobs, readers)):
                 if isinstance(batch, Failure):
-                    yield batch.job, batch.error
+                    yield batch
                     continue
                 for prepared, result in zip(batch, self._segmented(batch), strict=True):
-                    written.append((prepared.job, pens.submit(self._write, prepared.job, result)))
+                    written.append(pens.submit(self._write, prepared.job, result))
                 # No more waits to be written than is computed meanwhile.
-                while len(written) > 2 * self.threads or (written and written[0][1].done()):
-                    job, future = written.pop(0)
-                    future.result()
-                    yield job, None
-            for job, future in written:
-                future.result()
-                yield job, None
+                while len(written) > 2 * self.threads or (written and written[0].done()):
+                    yield written.pop(0).result()
+            for future in written:
+                yield future.result()
         self.seconds = time.perf_counter() - start
 
     def _prepared(
@@ -120,9 +117,10 @@ class Predictor:
         self.busy_seconds += time.perf_counter() - start
         return results
 
-    def _write(self, job: Job, result: Segmentation) -> None:
+    def _write(self, job: Job, result: Segmentation) -> "Done":
         result.save(job.class_ids)
         save_png(result.overlay(self.opacity), job.overlay)
+        return Done(job, result.note)
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,14 @@ class Prepared:
     job: Job
     image: Image.Image
     pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Done:
+    """A picture whose results are written, and the note of its `Segmentation`."""
+
+    job: Job
+    note: str | None
 
 
 @dataclass(frozen=True)

@@ -60,19 +60,9 @@ def prepared(model: SegmentationModel, device: torch.device, dtype: torch.dtype)
         # boundaries, become the first of them in place of the largest: 0.9 % of CamVid's pixels
         # changed their class. With the encoder before pool1 in float32 it is 0.4 %.
         network.encoders[0] = exact.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.encoders[1].register_forward_pre_hook(_to_bfloat16)
+        network.encoders[1].register_forward_pre_hook(_to_its_dtype)
     return network
 
 
-def _to_bfloat16(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].bfloat16(),)
-
-
-def with_dropout_on(network: nn.Module) -> nn.Module:
-    """A second network on the same weights whose dropout stays on, for Monte Carlo samples."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    sampling = copy.deepcopy(network, shared)
-    for layer in sampling.modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd):
-            layer.train()
-    return sampling
+def _to_its_dtype(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].to(next(layer.parameters()).dtype),)

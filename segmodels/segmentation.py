@@ -21,6 +21,7 @@ class Segmentation:
     confidence: (H, W) float32 in [0, 1], the winning class's probability.
     uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
         samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
+    note: what the user should know of how it came about ("Computed on the CPU: ..."), or None.
     """
 
     picture: NDArray[np.uint8]
@@ -29,6 +30,7 @@ class Segmentation:
     class_names: list[str]
     palette: list[list[int]]
     uncertainty: NDArray[np.float32] | None = None
+    note: str | None = None
 
     def areas(self) -> dict[str, float]:
         """{class name: fraction of the picture}, largest first, absent classes (0.0) last."""

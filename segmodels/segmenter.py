@@ -1,6 +1,8 @@
 """The one place where pictures become tensors and logits become class maps."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,10 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from .dropout import repeatable_draws, with_dropout_on
 from .hub import SegmentationModel
 from .pictures import Picture, read_image, resize_image
-from .prepare import pick_device, pick_precision, prepared, with_dropout_on
+from .prepare import pick_device, pick_precision, prepared
 from .segmentation import Segmentation
+from .shortage import Answer, first_that_fits, on_cpu
 from .unet import UNet
 from .upsample import FullSize
 
@@ -20,10 +24,11 @@ from .upsample import FullSize
 # the farthest: 202 for pool5 and fc6, and half a kernel for each deconvolution).
 HALO = 288
 STRIDE = 32  # tiles begin at its multiples, so that pooling windows fall as in one pass
+SMALL_TILE = 2 * HALO + 8 * STRIDE  # where memory is short; the smaller, the more is seen twice
 
 # Rows and columns of a part of the picture; its probabilities (num_classes, r, c), with one more
-# row and column where there are any; their variance over the Monte Carlo samples (r, c), else 0.
-Part = tuple[slice, slice, Tensor, Tensor]
+# row and column where there are any; their variance (r, c) over Monte Carlo samples, if there are.
+Part = tuple[slice, slice, Tensor, Tensor | None]
 
 
 class Segmenter:
@@ -36,7 +41,9 @@ class Segmenter:
     tile_size: pictures with more than tile_size x tile_size pixels at the working size go through
         in tiles. Each sees its neighbourhood, so that there are no seams.
 
-    Calls change nothing and may come from several threads.
+    Calls change nothing and may come from several threads. A picture for which the device's memory
+    is not enough goes through in small tiles or, if that is too much too, on the CPU; the result's
+    `note` says so.
     """
 
     def __init__(
@@ -58,9 +65,7 @@ class Segmenter:
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
         self.tile_size = tile_size
-        self.network = prepared(model, self.device, self.dtype)
-        self._input_dtype = next(self.network.parameters()).dtype
-        self._sampling_network = with_dropout_on(self.network)
+        self._take(prepared(model, self.device, self.dtype))
 
     def __call__(
         self, picture: Picture, *, working_size: int | None = None, samples: int = 0
@@ -70,29 +75,30 @@ class Segmenter:
         working_size: the longer side, in pixels, at which the network sees the picture; None: the
             network's own, and where it has none, the picture's.
         samples: Monte Carlo samples of a network with dropout (Bayesian SegNet): the mean of their
-            probabilities, and their uncertainty. 0: one pass without dropout.
-        Raises PictureError for what is no picture.
+            probabilities, and their uncertainty, the same in every call with the same
+            `torch.manual_seed`. 0: one pass without dropout.
+        Raises PictureError for what is no picture, or too large for the memory there is.
         """
         image = read_image(picture)
-        pixels = self.pixels(image, working_size)
-        return self._segmentation(image, pixels, self._tiled(pixels, samples), samples > 0)
+
+        def compute(segmenter: Segmenter) -> Segmentation:
+            pixels = segmenter.pixels(image, working_size)
+            return segmenter._segmentation(image, pixels, segmenter._tiled(pixels, samples))
+
+        result, note = self._within_memory(compute)
+        return replace(result, note=note)
 
     def together(self, images: Sequence[Image.Image], pixels: Tensor) -> list[Segmentation]:
         """Several pictures in one pass: their RGB images, and their `pixels`, (N, in_channels, h,
         w), of one size. Those of more than a tile go through one by one."""
-        height, width = pixels.shape[-2:]
-        each = pixels.split(1)
-        if height * width > self.tile_size**2:
-            parts = [self._tiled(one, samples=0) for one in each]
-        else:
-            everything = slice(0, height), slice(0, width)
-            none = torch.zeros(()).expand(height, width)
-            found = self._probabilities(self.network, pixels, *everything)
-            parts = [iter([(*everything, probabilities, none)]) for probabilities in found]
-        return [
-            self._segmentation(*answer, uncertain=False)
-            for answer in zip(images, each, parts, strict=True)
-        ]
+
+        def compute(segmenter: Segmenter) -> list[Segmentation]:
+            found = segmenter._in_one_pass(pixels)
+            each = zip(images, pixels.split(1), found, strict=True)
+            return [segmenter._segmentation(*answer) for answer in each]
+
+        results, note = self._within_memory(compute)
+        return [replace(result, note=note) for result in results]
 
     def probabilities(
         self, picture: Picture, *, working_size: int | None = None
@@ -100,24 +106,54 @@ class Segmenter:
         """(num_classes, H, W) float32 class heat maps in [0, 1] at the working size: U-Net's
         pixel-wise softmax (section 3). They sum to 1 in every pixel."""
         pixels = self.pixels(read_image(picture), working_size)
-        return self._whole(pixels, self._tiled(pixels, samples=0))[0].numpy()
+        return self._within_memory(lambda segmenter: segmenter._whole(pixels))[0].numpy()
+
+    def _within_memory(self, compute: Callable[["Segmenter"], Answer]) -> tuple[Answer, str | None]:
+        """`compute` with this segmenter or, where memory runs out, one that needs less; and what
+        the user should know of it."""
+        where = "memory" if self.device.type == "cpu" else "the memory of the GPU"
+        ways: list[tuple[str | None, Callable[[], Segmenter]]] = [
+            (None, lambda: self),
+            (f"Computed in small tiles: {where} was short.", self._in_small_tiles),
+        ]
+        if self.device.type != "cpu":
+            ways.append((f"Computed on the CPU: {where} was short.", self._on_cpu))
+        return first_that_fits(ways, compute)
+
+    def _in_small_tiles(self) -> "Segmenter":
+        smaller = copy.copy(self)
+        smaller.tile_size = min(self.tile_size, SMALL_TILE)
+        return smaller
+
+    def _on_cpu(self) -> "Segmenter":
+        moved = self._in_small_tiles()
+        moved.device, moved.dtype = torch.device("cpu"), torch.float32
+        moved._take(on_cpu(self.network))
+        return moved
+
+    def _take(self, network: nn.Module) -> None:
+        self.network = network
+        self._input_dtype = next(network.parameters()).dtype
+        self._sampling_network = with_dropout_on(network)
 
     def _segmentation(
-        self, image: Image.Image, pixels: Tensor, parts: Iterator[Part], uncertain: bool
+        self, image: Image.Image, pixels: Tensor, parts: Iterator[Part]
     ) -> Segmentation:
         """The result at the image's own size, from parts at the size of its pixels."""
         size = (image.height, image.width)
         working = (pixels.shape[-2], pixels.shape[-1])
+        variance: Tensor | None = None
         if working[0] > size[0] or working[1] > size[1]:
-            probabilities, variance = self._whole(pixels, parts)
+            probabilities, variance = self._assembled(working, parts)
             answer = FullSize(size, size)
             answer.fill(_resized(probabilities, size), slice(0, size[0]), slice(0, size[1]))
         else:  # part by part, so that no more than a tile's probabilities are held at once
             answer = FullSize(working, size)
-            variance = torch.empty(working)
             for rows, columns, probabilities, spread in parts:
                 answer.fill(probabilities, rows, columns)
-                variance[rows, columns] = spread
+                if spread is not None:
+                    variance = torch.empty(working) if variance is None else variance
+                    variance[rows, columns] = spread
         class_map, confidence = answer.finished()
         return Segmentation(
             picture=np.asarray(image),
@@ -125,18 +161,36 @@ class Segmenter:
             confidence=confidence,
             class_names=self.model.class_names,
             palette=self.model.palette,
-            uncertainty=_resized(variance[None], size)[0].numpy() if uncertain else None,
+            uncertainty=None if variance is None else _resized(variance[None], size)[0].numpy(),
         )
 
-    def _whole(self, pixels: Tensor, parts: Iterator[Part]) -> tuple[Tensor, Tensor]:
-        """Probabilities (num_classes, h, w) of the whole picture, and their variance (h, w)."""
-        height, width = pixels.shape[-2:]
-        whole = torch.empty(self.model.num_classes, height, width)
-        variance = torch.empty(height, width)
+    def _whole(self, pixels: Tensor) -> Tensor:
+        """Probabilities (num_classes, h, w) of a whole picture."""
+        working = (pixels.shape[-2], pixels.shape[-1])
+        return self._assembled(working, self._tiled(pixels, samples=0))[0]
+
+    def _assembled(
+        self, working: tuple[int, int], parts: Iterator[Part]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Probabilities (num_classes, h, w) of a whole picture, and their variance (h, w)."""
+        whole = torch.empty(self.model.num_classes, *working)
+        variance: Tensor | None = None
         for rows, columns, probabilities, spread in parts:
-            whole[:, rows, columns] = probabilities[:, : len(spread), : spread.shape[1]]
-            variance[rows, columns] = spread
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            whole[:, rows, columns] = probabilities[:, :height, :width]
+            if spread is not None:
+                variance = torch.empty(working) if variance is None else variance
+                variance[rows, columns] = spread
         return whole, variance
+
+    def _in_one_pass(self, pixels: Tensor) -> list[Iterator[Part]]:
+        """The parts of each picture of a batch."""
+        height, width = pixels.shape[-2:]
+        if height * width > self.tile_size**2:
+            return [self._tiled(one, samples=0) for one in pixels.split(1)]
+        everything = slice(0, height), slice(0, width)
+        found = self._probabilities(self.network, pixels, *everything)
+        return [iter([(*everything, probabilities, None)]) for probabilities in found]
 
     def _tiled(self, pixels: Tensor, samples: int) -> Iterator[Part]:
         """Each tile of one picture's pixels."""
@@ -148,11 +202,11 @@ class Segmenter:
             across = slice(columns.start, min(columns.stop + 1, width))
             if samples:
                 probabilities, variance = self._sampled(pixels, seen, across, samples)
+                own = variance[: rows.stop - rows.start, : columns.stop - columns.start]
+                yield rows, columns, probabilities, own
             else:
-                probabilities = self._probabilities(self.network, pixels, seen, across)[0]
-                variance = torch.zeros(()).expand(probabilities.shape[1:])
-            own = variance[: rows.stop - rows.start, : columns.stop - columns.start]
-            yield rows, columns, probabilities, own
+                found = self._probabilities(self.network, pixels, seen, across)
+                yield rows, columns, found[0], None
 
     @torch.inference_mode()
     def _probabilities(
@@ -178,11 +232,12 @@ class Segmenter:
         """Mean (num_classes, r, c) of the sampled probabilities, and their variance over the
         samples, averaged over the classes (r, c)."""
         mean, squares = torch.zeros(()), torch.zeros(())
-        for number in range(1, samples + 1):  # Welford's running mean and squared deviations
-            sample = self._probabilities(self._sampling_network, pixels, rows, columns)[0]
-            deviation = sample - mean
-            mean = mean + deviation / number
-            squares = squares + deviation * (sample - mean)
+        with repeatable_draws(self.device):
+            for number in range(1, samples + 1):  # Welford's running mean and squared deviations
+                sample = self._probabilities(self._sampling_network, pixels, rows, columns)[0]
+                deviation = sample - mean
+                mean = mean + deviation / number
+                squares = squares + deviation * (sample - mean)
         return mean, (squares / samples).mean(0)
 
     # ---- the steps of a call ----

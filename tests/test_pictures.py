@@ -1,7 +1,5 @@
-import contextlib
 import struct
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -114,16 +112,33 @@ def test_floats_are_taken_from_zero_to_one(tmp_path):
     assert read_picture(saved(image, tmp_path, "f.tif"))[0, :, 1].tolist() == [0, 51, 255]
 
 
-@pytest.mark.parametrize("value", [128.0, -3.0, np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("mode", "dtype", "values", "expected"),
+    [
+        ("F", np.float32, [0, 51, 255], [0, 51, 255]),  # as PIL's convert("F") leaves them
+        ("F", np.float32, [0, 257, 65535], [0, 1, 255]),
+        ("F", np.float32, [-0.001, 1.004, 0.5], [0, 255, 128]),  # overshooting of a resampling
+        ("I", np.int32, [0, 51, 255], [0, 51, 255]),
+        ("I", np.int32, [0, 2570, 65535], [0, 10, 255]),
+    ],
+)
+def test_the_largest_value_tells_what_white_is(mode, dtype, values, expected):
+    image = Image.fromarray(np.array([values], dtype))
+    assert image.mode == mode
+    assert read_picture(image)[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("value", [128_000.0, -3.0, np.nan, np.inf])
 def test_floats_beyond_are_refused(value):
     image = Image.fromarray(np.array([[0.5, value]], np.float32))
-    with pytest.raises(PictureError, match=r"the picture has grey values .* expected 0 to 1 "):
+    message = r"the picture has grey values .* expected 0 to 1 or 255 or 65535 "
+    with pytest.raises(PictureError, match=message):
         read_picture(image)
 
 
 def test_integers_of_more_than_sixteen_bits_are_refused():
     image = Image.fromarray(np.array([[0, 1 << 20]], np.int32))
-    with pytest.raises(PictureError, match=r"from 0 to 1.04858e\+06; expected 0 to 65535"):
+    with pytest.raises(PictureError, match=r"from 0 to 1.04858e\+06; expected 0 to 255 or 65535"):
         read_picture(image)
 
 
@@ -273,38 +288,6 @@ def test_what_is_no_picture_is_refused(array, message):
         read_picture(array)
 
 
-def test_a_file_that_is_no_picture_is_refused_by_its_name(tmp_path):
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "notes.jpg").write_text("not a picture")
-    cases = {
-        "empty.png": r"empty.png is empty \(0 bytes\); expected a picture file",
-        "notes.jpg": r"notes.jpg is not a picture; expected a picture file",
-        "none.png": r"there is no file .*none.png; expected a picture file",
-        ".": "is a folder; expected a picture file",
-        "\0": "cannot be read: embedded null",
-    }
-    for name, message in cases.items():
-        with pytest.raises(PictureError, match=message):
-            read_picture(f"{tmp_path}/{name}")
-
-
-def test_a_file_that_only_other_programs_read_is_refused(tmp_path):
-    path = saved(Image.new("RGB", (4, 4)), tmp_path, "page.eps")  # Pillow would start Ghostscript
-    with pytest.raises(PictureError, match=r"page.eps is not a picture"):
-        read_picture(path)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "gif", "bmp", "jp2"])
-def test_a_file_cut_off_anywhere_is_refused_and_named(tmp_path, suffix):
-    noise = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    whole = saved(Image.fromarray(noise), tmp_path, f"whole.{suffix}").read_bytes()
-    path = tmp_path / f"cut.{suffix}"
-    for share in (0.02, 0.3, 0.7):
-        path.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(PictureError, match=rf"cut.{suffix} (is|cannot)"):
-            read_picture(path)
-
-
 def test_an_image_that_was_closed_is_refused(scene, tmp_path):
     with Image.open(saved(Image.fromarray(scene), tmp_path, "a.png")) as image:
         pass
@@ -312,64 +295,11 @@ def test_an_image_that_was_closed_is_refused(scene, tmp_path):
         read_picture(image)
 
 
-def png_of_size(width, height):
-    """A PNG that says it is so large, and has next to no data."""
-
-    def chunk(kind, data):
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(bytes(100))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b"")]
-    )
-
-
-def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    def decode(_):
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(Image.Image, "load", decode)
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png_of_size(12_000, 10_000))  # more than Pillow would warn of
-    with pytest.raises(PictureError, match=r"12000 x 10000 = 120.0 megapixels; at most 100.0 are"):
-        read_picture(path, max_pixels=100_000_000)
-    path.write_bytes(png_of_size(60_000, 60_000))  # more than Pillow opens
-    with pytest.raises(PictureError, match=r"bomb.png has too many pixels"):
-        read_picture(path)
-
-
-def test_below_the_limit_pillows_warning_is_not_heard(tmp_path):
-    path = tmp_path / "large.png"
-    path.write_bytes(png_of_size(10_000, 9_000))  # 90 megapixels: Pillow warns of more than 89.5
-    with pytest.raises(PictureError, match=r"large.png is damaged, cut off") as caught:
-        read_picture(path)
-    assert "bomb" not in str(caught.value)
-
-
 def test_max_pixels_holds_for_arrays_and_images_too(scene):
     assert read_picture(scene, max_pixels=15).shape == scene.shape
     for picture in (scene, Image.fromarray(scene)):
         with pytest.raises(PictureError, match=r"5 x 3 = .* scale it down first"):
             read_picture(picture, max_pixels=14)
-
-
-def test_damage_is_survived_or_refused_with_a_picture_error(tmp_path):
-    noise = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    whole = saved(Image.fromarray(noise), tmp_path, "whole.tif").read_bytes()
-    path, refused = tmp_path / "damaged.tif", 0
-    for position in range(200):  # the header and the directory
-        damaged = bytearray(whole)
-        damaged[position] ^= 0xFF
-        path.write_bytes(damaged)
-        with warnings.catch_warnings(), contextlib.suppress(PictureError):
-            warnings.simplefilter("ignore")
-            refused += 1
-            read_picture(path, max_pixels=1000)
-            refused -= 1
-    assert 20 < refused < 200
 
 
 # ---- resize ----

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segmodels import Segmenter, UNet
 from segmodels.pictures import read_picture
-from segmodels.predict import Job, Predictor, Team
+from segmodels.predict import Done, Failure, Job, Predictor, Team
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(30, 20), (30, 20), (16, 40), (30, 20), (16, 40), (30, 20), (9, 9)]  # width, height
@@ -49,8 +49,7 @@ def jobs(tmp_path):
 def test_every_picture_is_segmented_as_it_is_alone(segmenter, jobs, batch_size, threads):
     predictor = Predictor(segmenter, batch_size=batch_size, threads=threads)
     done = list(predictor.run(jobs))
-    assert sorted(str(job.picture) for job, _ in done) == [str(job.picture) for job in jobs]
-    assert not any(error for _, error in done)
+    assert sorted(done, key=str) == sorted((Done(job, None) for job in jobs), key=str)
     for job in jobs:
         expected = segmenter(job.picture)
         with Image.open(job.class_ids) as ids:
@@ -76,9 +75,9 @@ def test_pictures_of_one_size_go_through_together_and_few_wait(segmenter, jobs, 
 
 def test_a_bad_picture_is_reported_and_the_rest_go_on(segmenter, jobs):
     jobs[2].picture.write_text("no picture")
-    failures = [(job, error) for job, error in Predictor(segmenter).run(jobs) if error]
-    assert [job for job, _ in failures] == [jobs[2]]
-    assert "2.png is not a picture" in str(failures[0][1])
+    failures = [one for one in Predictor(segmenter).run(jobs) if isinstance(one, Failure)]
+    assert [failure.job for failure in failures] == [jobs[2]]
+    assert "2.png is not a picture" in str(failures[0].error)
     assert [job.is_done for job in jobs] == [True, True, False, True, True, True, True]
 
 

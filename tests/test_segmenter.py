@@ -1,6 +1,6 @@
 """Pictures to class maps: against the bare network, at every size, in tiles, in each precision."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from segmodels import FCN, PictureError, Segmenter, SegNet, UNet
 from segmodels import segmenter as module
+from segmodels.dropout import repeatable_draws
 
 NAMES = ["road", "sky", "car"]
 
@@ -285,22 +286,21 @@ def test_folded_batch_norms_leave_the_answer_and_the_model_alone():
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in segmenter.network.modules())
 
 
-def test_threads_share_a_segmenter():
+def test_threads_share_a_segmenter_and_get_to_the_bit_what_one_would():
     segmenter = Segmenter(network(dropout=0.5), "cpu", "fp32")
-    pictures = [picture(24, 32, seed) for seed in range(6)]
-    expected = [segmenter(array).class_map for array in pictures]
-    found = [None] * len(pictures)
+    jobs = [(picture(24 + seed, 32, seed), seed % 3) for seed in range(12)]  # 0, 1 or 2 samples
+    expected = [segmenter(array, samples=samples) for array, samples in jobs]
 
-    def work(index):
-        segmenter(pictures[-1 - index], samples=2)  # others' samples do not switch dropout on here
-        found[index] = segmenter(pictures[index]).class_map
+    def work(job):
+        torch.rand(5)  # others draw random numbers meanwhile
+        array, samples = job
+        return segmenter(array, samples=samples)
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(pictures))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    with ThreadPoolExecutor(6) as pool:
+        for alone, beside in zip(expected * 3, pool.map(work, jobs * 3), strict=True):
+            assert np.array_equal(alone.class_map, beside.class_map)
+            assert np.array_equal(alone.confidence, beside.confidence)
+            assert np.array_equal(alone.uncertainty, beside.uncertainty)
 
 
 # ---- Monte Carlo samples ----
@@ -309,18 +309,16 @@ def test_threads_share_a_segmenter():
 def test_samples_give_the_mean_and_the_variance_of_the_samples():
     model, array = network(dropout=0.5), picture(16, 24)
     segmenter = Segmenter(model, "cpu", "fp32")
-    torch.manual_seed(7)
     result = segmenter(array, samples=5)
-    torch.manual_seed(7)
     pixels = torch.from_numpy(array).permute(2, 0, 1)[None]
-    samples = np.stack(
-        [
-            segmenter._probabilities(
-                segmenter._sampling_network, pixels, slice(0, 16), slice(0, 24)
-            )[0].numpy()
-            for _ in range(5)
-        ]
-    )
+    part = slice(0, 16), slice(0, 24)
+    with repeatable_draws(segmenter.device):
+        samples = np.stack(
+            [
+                segmenter._probabilities(segmenter._sampling_network, pixels, *part)[0].numpy()
+                for _ in range(5)
+            ]
+        )
     assert not np.array_equal(samples[0], samples[1])
     np.testing.assert_allclose(result.confidence, samples.mean(0).max(0), atol=1e-6)
     np.testing.assert_allclose(result.uncertainty, samples.var(0).mean(0), atol=1e-6)

@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..pictures import FORMATS
-from ..predict import Job, Predictor, Team
+from ..predict import Failure, Job, Predictor, Team
 from . import CommandError, Commands, add_device, open_segmenter
 
 
@@ -47,10 +47,12 @@ def run(options: argparse.Namespace) -> int:
     bar = tqdm(total=len(mine), unit="picture", disable=len(jobs) == 1 or team.rank > 0)
     failures = []
     with bar:
-        for job, error in predictor.run(mine):
+        for outcome in predictor.run(mine):
             bar.update()
-            if error is not None:
-                failures.append(f"{job.picture}: {error}")
+            if isinstance(outcome, Failure):
+                failures.append(f"{outcome.job.picture}: {outcome.error}")
+            elif outcome.note:
+                tqdm.write(f"{outcome.job.picture}: {outcome.note}", file=sys.stderr)
     failures = team.gathered(failures)
     if team.rank == 0:
         busy = f" (network busy {100 * predictor.busy:.0f} % of the time)" if len(mine) > 1 else ""
