@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_validator import card_errors
 
@@ -276,7 +276,7 @@ class Handler(BaseHTTPRequestHandler):
     def paths_info(self, name, revision):
         repository = self.readable(name)
         files = repository.commits[self.commit_of(repository, revision)]
-        paths = json.loads(self.body)["paths"]
+        paths = parse_qs(self.body.decode()).get("paths", [])  # a form, unlike the others
         return 200, {}, [self.described(path, files[path]) for path in paths if path in files]
 
     def described(self, path, oid):
