@@ -2,12 +2,14 @@
 
 import inspect
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .checkpoint import AGAIN, CheckpointError
 
@@ -27,13 +29,11 @@ def read_config(path: Path) -> dict[str, Any]:
     format."""
     try:
         size = path.stat().st_size
-        if size > MAX_CONFIG_BYTES:
-            raise CheckpointError(f"{path} has {size:,} bytes, more than {MAX_CONFIG_BYTES:,}")
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except CheckpointError:
-        raise
+        config = json.loads(path.read_text("utf-8")) if size <= MAX_CONFIG_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}; {AGAIN}") from error
+    if size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path} has {size:,} bytes, more than {MAX_CONFIG_BYTES:,}")
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(config).__name__}")
     version = config.get("segmodels_format", FORMAT_VERSION)
@@ -57,10 +57,22 @@ def build(network: type[Network], config: dict[str, Any], path: Path, device: st
         )
     arguments = {name: config[name] for name in constructor_arguments(network) if name in config}
     try:
-        with torch.device(device):
+        with torch.device(device), _WithoutDraws() if device == "meta" else nullcontext():
             return network(**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a {network.__name__}: {error}") from error
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Leaves out the random numbers of an initialisation: on "meta" they would go nowhere, and
+    their first draw there imports a second's worth of torch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def unknown_entries(network: type, config: dict[str, Any]) -> list[str]:

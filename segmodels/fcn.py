@@ -183,7 +183,7 @@ def deconvolution(channels: int, *, stride: int) -> nn.ConvTranspose2d:
 
 def bilinear_kernel(channels: int, size: int) -> Tensor:
     """(channels, channels, size, size): each channel interpolated bilinearly into itself, for a
-    deconvolution of even kernel `size` and stride size / 2."""
+    deconvolution of even kernel `size` and stride size / 2. On the CPU, wherever it is to go."""
     stride = size / 2
-    ramp = 1 - (torch.arange(size) - (size - 1) / 2).abs() / stride
-    return torch.eye(channels)[:, :, None, None] * torch.outer(ramp, ramp)
+    ramp = 1 - (torch.arange(size, device="cpu") - (size - 1) / 2).abs() / stride
+    return torch.eye(channels, device="cpu")[:, :, None, None] * torch.outer(ramp, ramp)

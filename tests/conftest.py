@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_client import Client
-from hub_server import LoopbackHub, User
+from hub_server import LoopbackHub
+from hub_state import User
 from PIL import Image
 
 CLASS_NAMES = ["ground", "wall", "sky"]

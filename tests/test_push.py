@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from hub_server import Fault
+from hub_state import Fault
 from hub_validator import card_errors
 from huggingface_hub import ModelCard
 
-from segmodels import UNet
+from segmodels import UNet, load_model
 from segmodels.card import write_card
+from segmodels.export import verify
 
 ALICE = "alice-token"
 FILES = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
@@ -192,8 +193,9 @@ def test_a_hub_that_dies_in_the_middle_leaves_the_repository_as_it_was(hub, push
 
 def test_a_model_pushes_itself_and_loads_again(hub, client, folder):
     code = """
-from segmodels import UNet
+from segmodels import UNet, load_model
 from segmodels.card import write_card
+from segmodels.export import verify
 model = UNet.from_pretrained(folder)
 first = model.push_to_hub("org/itself", token=token, commit_message="By hand")
 again = model.push_to_hub("org/itself", token=token)
@@ -213,7 +215,7 @@ result = [first, again]
 def test_a_model_with_other_weights_takes_no_figures_along_and_no_card_away(hub, client, folder):
     code = """
 import torch
-from segmodels import UNet
+from segmodels import UNet, load_model
 model = UNet.from_pretrained(folder)
 model.heatmaps.bias.data += 1
 model.push_to_hub("org/tuned", token=token)
@@ -253,3 +255,15 @@ result = load_model(folder).save_pretrained(
     url = client.result(code, folder=str(folder), token=ALICE)
     assert url.startswith(f"{hub.url}/alice/my-unet/commit/")
     assert hub.repositories["alice/my-unet"].private
+
+
+def test_the_network_goes_along_as_onnx_on_request(hub, push, folder, tmp_path):
+    answer = push("org/with-onnx", "--onnx")
+    assert answer.result == 0, answer.err
+    repository = hub.repositories["org/with-onnx"]
+    files = set(repository.commits[repository.refs["main"]])
+    assert files == {*FILES, "evaluation.json", "model.onnx", ".gitattributes"}
+    assert not (folder / "model.onnx").exists()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(hub.file("org/with-onnx", "model.onnx"))
+    assert verify(path, load_model(folder)) <= 1e-4
