@@ -7,7 +7,7 @@ from hub_state import Fault
 from hub_validator import card_errors
 from huggingface_hub import ModelCard
 
-from segmodels import UNet, load_model
+from segmodels import SegNet, UNet, load_model
 from segmodels.card import write_card
 from segmodels.export import verify
 
@@ -193,7 +193,7 @@ def test_a_hub_that_dies_in_the_middle_leaves_the_repository_as_it_was(hub, push
 
 def test_a_model_pushes_itself_and_loads_again(hub, client, folder):
     code = """
-from segmodels import UNet, load_model
+from segmodels import SegNet, UNet, load_model
 from segmodels.card import write_card
 from segmodels.export import verify
 model = UNet.from_pretrained(folder)
@@ -215,7 +215,7 @@ result = [first, again]
 def test_a_model_with_other_weights_takes_no_figures_along_and_no_card_away(hub, client, folder):
     code = """
 import torch
-from segmodels import UNet, load_model
+from segmodels import SegNet, UNet, load_model
 model = UNet.from_pretrained(folder)
 model.heatmaps.bias.data += 1
 model.push_to_hub("org/tuned", token=token)
@@ -258,6 +258,7 @@ result = load_model(folder).save_pretrained(
 
 
 def test_the_network_goes_along_as_onnx_on_request(hub, push, folder, tmp_path):
+    SegNet(class_names=["road", "sky"], variant="basic").save_pretrained(folder)
     answer = push("org/with-onnx", "--onnx")
     assert answer.result == 0, answer.err
     repository = hub.repositories["org/with-onnx"]
