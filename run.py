@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = Path(os.environ.get("SEGMODELS_VENV") or HERE / ".venv")
 BIN = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
-EXTRAS = {"demo": "", "predict": "", "push": "", "test": "[test]"}
+EXTRAS = {"demo": "", "predict": "", "export": "[export]", "push": "[export]", "test": "[test]"}
 CHECKS = (["ruff", "format", "--check"], ["ruff", "check"], ["mypy"])
 
 

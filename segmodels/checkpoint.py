@@ -1,124 +1,110 @@
-"""Files of a checkpoint: found on the Hub or in a folder, and read without trust.
+"""The files of a checkpoint, read without trust.
 
 `config.json` and `model.safetensors`; pickles are neither asked for nor read.
 """
 
-import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-)
+from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 CONFIG_NAME = constants.CONFIG_NAME
 WEIGHTS_NAME = constants.SAFETENSORS_SINGLE_FILE
-FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 1 << 20
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
+INTEGERS = ("I64", "I32")
+AGAIN = "if it came from the Hub, load it again with force_download=True"
 
 
 class CheckpointError(ValueError):
     """Weights or a configuration that cannot be used: names the file, and what is wrong with it."""
 
 
-def fetch(source: str, filename: str, download: dict[str, Any]) -> Path:
-    """The local path of one file of a folder or, through the cache, of a Hub repository.
-
-    download: further arguments of `hf_hub_download`.
-    Raises CheckpointError where there is no such folder, repository, revision or file.
-    """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if not (folder / filename).is_file():
-            raise CheckpointError(
-                f"{folder} has no {filename}: expected a folder written by save_pretrained, "
-                f"with {CONFIG_NAME} and {WEIGHTS_NAME} (pickles are not read)"
-            )
-        return folder / filename
-    try:
-        return Path(hf_hub_download(source, filename, library_name="segmodels", **download))
-    except HFValidationError as error:
-        raise CheckpointError(
-            f"{source!r} is neither a folder that exists nor a Hub id like 'org/name'"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise CheckpointError(
-            f"{source} is not a folder, its {filename} is not in the cache, and the Hub could not "
-            "be asked (is this machine online? was local_files_only meant?)"
-        ) from error
-    except EntryNotFoundError as error:
-        raise CheckpointError(
-            f"{source} on the Hub has no {filename}: expected {CONFIG_NAME} and {WEIGHTS_NAME} "
-            "(pickles are not read)"
-        ) from error
-    except HfHubHTTPError as error:
-        raise CheckpointError(f"{source} could not be loaded from the Hub: {error}") from error
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object of `config.json`. CheckpointError if it is none, or of a newer format."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(config).__name__}")
-    version = config.get("segmodels_format", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format {version!r}; this segmodels reads format {FORMAT_VERSION}: "
-            "upgrade with `pip install -U segmodels`"
-        )
-    return config
+def max_weights_bytes(expected: Mapping[str, Tensor]) -> int:
+    """No longer is a file that holds these tensors, in float64 at most, and nothing else."""
+    return MAX_HEADER_BYTES + 8 + 8 * sum(tensor.numel() for tensor in expected.values())
 
 
 def read_weights(
-    path: Path, expected: dict[str, Tensor], map_location: str | torch.device, strict: bool
+    path: Path, expected: Mapping[str, Tensor], map_location: str | torch.device, strict: bool
 ) -> dict[str, Tensor]:
     """The file's tensors on `map_location`, each in the dtype that the network has for it.
 
     expected: the network's state, of which only shapes and dtypes count.
-    strict: names and shapes must be the expected ones, which is seen before any tensor is read;
-        otherwise the tensors that fit are returned.
-    Raises CheckpointError if that is not so, if the file is broken, or at a NaN or an infinity.
+    strict: names, shapes and dtypes (of floats, any from 16 to 64 bits) must be the expected ones,
+        which is seen in the file's header, before any tensor is read; otherwise the tensors that
+        fit are returned.
+    Raises CheckpointError if that is not so, if none fits, if the file is broken, or at a NaN or an
+    infinity.
     """
     tensors: dict[str, Tensor] = {}
     try:
+        _check_header_length(path)
         with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-            if strict:
-                _compare(path, shapes, wanted)
-            for name in [name for name in shapes if shapes[name] == wanted.get(name)]:
-                tensor = file.get_tensor(name)
-                if not torch.isfinite(tensor).all():
-                    raise CheckpointError(
-                        f"{path}: {name} has values that are not finite (NaN or infinity)"
-                    )
+            found = {name: _described(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+            fitting = [name for name in expected if _fits(found.get(name), expected[name])]
+            if strict or not fitting:
+                _compare(path, found, expected)
+            for name in fitting:
                 # A copy, since what safetensors gives lies in the file while that is open.
-                tensors[name] = tensor.to(map_location, expected[name].dtype, copy=True)
+                stored = file.get_tensor(name)
+                tensor = stored.to(map_location, expected[name].dtype, copy=True)
+                if not _is_finite(stored if tensor.is_meta else tensor):
+                    raise CheckpointError(
+                        f"{path}: {name} has values that are not finite (NaN or infinity) as "
+                        f"{tensor.dtype}: these weights cannot be used"
+                    )
+                tensors[name] = tensor
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {error}; {AGAIN}"
+        ) from error
     return tensors
 
 
+def _check_header_length(path: Path) -> None:
+    """A file begins with the length of its JSON header, 8 bytes, little endian."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise SafetensorError(
+            f"its header claims {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that any of "
+            "the networks needs"
+        )
+
+
+def _described(stored: Any) -> tuple[str, list[int]]:
+    return stored.get_dtype(), stored.get_shape()
+
+
+def _fits(found: tuple[str, list[int]] | None, wanted: Tensor) -> bool:
+    kinds = FLOATS if wanted.is_floating_point() else INTEGERS
+    return found is not None and found[0] in kinds and found[1] == list(wanted.shape)
+
+
 def _compare(
-    path: Path, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
+    path: Path, found: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, Tensor]
 ) -> None:
-    """CheckpointError unless both have the same names with the same shapes."""
+    """CheckpointError unless both have the same names with the same shapes and kinds of dtype."""
+    unlike = [name for name in expected if name in found and not _fits(found[name], expected[name])]
     problems = {
-        "missing": [name for name in wanted if name not in found],
-        "unexpected": [name for name in found if name not in wanted],
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [short(name).strip("'") for name in found if name not in expected],
         "of another shape": [
-            f"{name} {list(found[name])} instead of {list(wanted[name])}"
-            for name in wanted
-            if name in found and found[name] != wanted[name]
+            f"{name} {found[name][1]} instead of {list(expected[name].shape)}"
+            for name in unlike
+            if found[name][1] != list(expected[name].shape)
+        ],
+        "of another type": [
+            f"{name} {found[name][0]}, a {str(expected[name].dtype).removeprefix('torch.')} there"
+            for name in unlike
+            if found[name][1] == list(expected[name].shape)
         ],
     }
     texts = [
@@ -127,4 +113,15 @@ def _compare(
         if names
     ]
     if texts:
-        raise CheckpointError(f"{path} does not fit its config.json: weights " + "; ".join(texts))
+        raise CheckpointError(
+            f"{path} does not fit its {CONFIG_NAME}: weights {'; '.join(texts)}. Take both files "
+            "from the same network"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no value is a NaN or an infinity: either would show in the least or the largest."""
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return True
+    least, largest = torch.aminmax(tensor)
+    return math.isfinite(least) and math.isfinite(largest)

@@ -5,12 +5,21 @@ import sys
 from collections.abc import Sequence
 
 from .checkpoint import CheckpointError
-from .commands import CommandError, benchmark, demo, evaluate, predict, train
+from .commands import CommandError, benchmark, demo, evaluate, export, predict, push, train
 from .data import DataError
+from .export import ExportError
 from .pictures import PictureError
+from .push import PushError
 from .version import __version__
 
-COMMANDS = (predict, train, evaluate, benchmark, demo)
+COMMANDS = (predict, train, evaluate, benchmark, export, push, demo)
+# What the user reads instead of a traceback.
+MISTAKES = (CommandError, CheckpointError, DataError, ExportError, PictureError, PushError)
+# The extra of pyproject.toml that brings what some commands need.
+EXTRAS = {
+    **dict.fromkeys(("kornia", "scipy"), "train"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,14 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (CommandError, CheckpointError, DataError, PictureError) as error:
+    except MISTAKES as error:
         message = str(error)
     except ModuleNotFoundError as error:
-        if error.name not in ("kornia", "scipy"):
+        if error.name not in EXTRAS:
             raise
         message = (
-            f"this command needs {error.name}: pip install 'segmodels[train]', or in a clone of "
-            "the repository `python3 run.py` in place of `segmodels`, which installs it"
+            f"this command needs {error.name}: pip install 'segmodels[{EXTRAS[error.name]}]', or "
+            "in a clone of the repository `python3 run.py` in place of `segmodels`, which installs "
+            "it"
         )
     except KeyboardInterrupt:
         message = "interrupted"

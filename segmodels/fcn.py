@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from .hub import SegmentationModel, checked_bool, checked_choice, checked_int, checked_rate
+from .checks import checked_bool, checked_choice, checked_int, checked_rate
+from .hub import SegmentationModel
+
+MAX_HEAD_CHANNELS = 8192  # twice VGG16's
 
 
 class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=["fcn"]):
@@ -22,7 +25,7 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
 
     stride: 32, 16 or 8 pixels, the finest prediction stride: 32 has no skip, 16 adds pool4's
         scores, 8 adds pool3's as well.
-    head_channels: width of fc6 and fc7.
+    head_channels: width of fc6 and fc7, at most 8192.
     dropout: rate after fc6 and after fc7.
     reference_padding: the authors' geometry, to the pixel.
     at_once: the scales of all-at-once training on the skips, pool4 by 0.01 and pool3 by 0.0001
@@ -53,7 +56,7 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
             working_size=working_size,
         )
         self.stride = checked_choice("stride", stride, (32, 16, 8))
-        self.head_channels = checked_int("head_channels", head_channels)
+        self.head_channels = checked_int("head_channels", head_channels, MAX_HEAD_CHANNELS)
         self.dropout = checked_rate("dropout", dropout)
         self.reference_padding = checked_bool("reference_padding", reference_padding)
         self.at_once = checked_bool("at_once", at_once)
@@ -180,7 +183,7 @@ def deconvolution(channels: int, *, stride: int) -> nn.ConvTranspose2d:
 
 def bilinear_kernel(channels: int, size: int) -> Tensor:
     """(channels, channels, size, size): each channel interpolated bilinearly into itself, for a
-    deconvolution of even kernel `size` and stride size / 2."""
+    deconvolution of even kernel `size` and stride size / 2. On the CPU, wherever it is to go."""
     stride = size / 2
-    ramp = 1 - (torch.arange(size) - (size - 1) / 2).abs() / stride
-    return torch.eye(channels)[:, :, None, None] * torch.outer(ramp, ramp)
+    ramp = 1 - (torch.arange(size, device="cpu") - (size - 1) / 2).abs() / stride
+    return torch.eye(channels, device="cpu")[:, :, None, None] * torch.outer(ramp, ramp)

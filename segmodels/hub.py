@@ -5,39 +5,50 @@ A repository, or a folder, holds `config.json` (the constructor's arguments and 
 `model.safetensors`. Pickles are neither written nor read.
 """
 
-import inspect
 import json
-import math
-import operator
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from reprlib import repr as short
+from typing import Any, Self
 
 import torch
-from huggingface_hub import HfApi, PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import nn
 
 from .checkpoint import (
     CONFIG_NAME,
-    FORMAT_VERSION,
     WEIGHTS_NAME,
     CheckpointError,
-    fetch,
-    read_config,
+    max_weights_bytes,
     read_weights,
 )
+from .checks import (
+    MAX_IN_CHANNELS,
+    MAX_WORKING_SIZE,
+    checked_class_names,
+    checked_int,
+    checked_palette,
+    checked_statistic,
+)
+from .config import (
+    FORMAT_VERSION,
+    MAX_CONFIG_BYTES,
+    build,
+    constructor_arguments,
+    read_config,
+    unknown_entries,
+)
 from .palette import palette_for
+from .push import CARD_NAME, COMPANIONS, PREPROCESSOR_NAME, copy_files, push_folder
+from .repository import Download, Folder, HubRepository, from_repository
 
-MAX_CLASSES = 255  # a class id is a byte, and 255 is void
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 ARCHITECTURES: dict[str, type["SegmentationModel"]] = {}
-
-Choice = TypeVar("Choice", int, str)
 
 
 class SegmentationModel(
@@ -73,22 +84,21 @@ class SegmentationModel(
         working_size: int | None,
     ) -> None:
         super().__init__()
-        self.class_names = _checked_class_names(class_names)
-        self.in_channels = checked_int("in_channels", in_channels)
+        self.class_names = checked_class_names(class_names)
+        self.in_channels = checked_int("in_channels", in_channels, MAX_IN_CHANNELS)
         if palette is None:
             palette = palette_for(self.class_names)
         if image_mean is None:
             image_mean = IMAGENET_MEAN if in_channels == 3 else [0.5] * in_channels
         if image_std is None:
             image_std = IMAGENET_STD if in_channels == 3 else [0.25] * in_channels
-        self.palette = _checked_palette(palette, self.num_classes)
-        self.image_mean = _checked_channels("image_mean", image_mean, in_channels)
-        self.image_std = _checked_channels("image_std", image_std, in_channels)
-        if min(self.image_std) <= 0:
-            raise ValueError(f"image_std must be positive, got {self.image_std}")
-        self.working_size = (
-            None if working_size is None else checked_int("working_size", working_size)
-        )
+        self.palette = checked_palette(palette, self.num_classes)
+        self.image_mean = checked_statistic("image_mean", image_mean, in_channels, least=-1e6)
+        self.image_std = checked_statistic("image_std", image_std, in_channels, least=1e-6)
+        if working_size is not None:
+            working_size = checked_int("working_size", working_size, MAX_WORKING_SIZE)
+        self.working_size = working_size
+        self._source: Path | None = None  # the folder that the weights were loaded from
 
     @property
     def num_classes(self) -> int:
@@ -110,7 +120,23 @@ class SegmentationModel(
             "segmodels_format": FORMAT_VERSION,
             "id2label": {str(index): name for index, name in self.id2label.items()},
             "label2id": self.label2id,
-            **{name: getattr(self, name) for name in _constructor_arguments(type(self))},
+            **{name: getattr(self, name) for name in constructor_arguments(type(self))},
+        }
+
+    @property
+    def preprocessor_config(self) -> dict[str, Any]:
+        """What `preprocessor_config.json` holds: the preparation of pictures in the words of
+        transformers' image processors. It is for other tools, and derived: `config` is what is
+        read. No `image_processor_type`: none of theirs resizes to a longer side alone."""
+        return {
+            "do_resize": self.working_size is not None,
+            "size": None if self.working_size is None else {"longest_edge": self.working_size},
+            "resample": 2,  # bilinear, as PIL counts
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": self.image_mean,
+            "image_std": self.image_std,
         }
 
     def save_pretrained(
@@ -124,33 +150,84 @@ class SegmentationModel(
         dtype: torch.dtype | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write `config.json`, `model.safetensors` and, where there is none yet, a model card.
+        """Write `config.json`, `preprocessor_config.json`, `model.safetensors` and, where there is
+        none yet, a model card.
 
         All are written in full before the first is moved to its place: an interruption leaves the
         old file or the new one. A README.md that is there stays.
 
-        config: a dict of further entries of `config.json`.
+        config: a dict of further entries of `config.json`; what loading would not know goes into
+            its entry "extra".
         dtype: of the floating-point weights on disk, float16 for example; None keeps theirs.
-        push_to_hub: upload the three files too, to `repo_id` or a repository with the folder's
-            name; push_to_hub_kwargs as in the mixin's `push_to_hub`. The commit's URL is returned.
+        push_to_hub: upload the files too, to `repo_id` or a repository with the folder's name;
+            push_to_hub_kwargs as in `push_to_hub`. The commit's URL is returned.
         Raises CheckpointError, and saves nothing, if a weight is not finite (in that dtype).
         """
+        entries = self.config | (config or {})
+        unknown = unknown_entries(type(self), entries)
+        if unknown:
+            extra = {key: entries.pop(key) for key in unknown}
+            entries["extra"] = entries.get("extra", {}) | extra
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-            self._save_weights(Path(scratch) / WEIGHTS_NAME, dtype)
-            text = json.dumps(self.config | (config or {}), indent=2, sort_keys=True) + "\n"
-            (Path(scratch) / CONFIG_NAME).write_text(text)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+            scratch = Path(name)
+            self._save_weights(scratch / WEIGHTS_NAME, dtype)
+            _write_json(scratch / CONFIG_NAME, entries)
+            _write_json(scratch / PREPROCESSOR_NAME, self.preprocessor_config)
             # save_file's own mode is 600, whatever the umask.
-            shutil.copymode(Path(scratch) / CONFIG_NAME, Path(scratch) / WEIGHTS_NAME)
-            if not (folder / "README.md").exists():
+            shutil.copymode(scratch / CONFIG_NAME, scratch / WEIGHTS_NAME)
+            if not (folder / CARD_NAME).exists():
                 card = self.generate_model_card(**(model_card_kwargs or {}))
-                card.save(Path(scratch) / "README.md")
-            for file in Path(scratch).iterdir():
+                card.save(scratch / CARD_NAME)
+            for file in scratch.iterdir():
                 file.replace(folder / file.name)
         if not push_to_hub:
             return None
-        return _upload(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs)
+        return push_folder(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs).url
+
+    def push_to_hub(  # type: ignore[override]  # with `dtype`
+        self,
+        repo_id: str,
+        *,
+        config: dict[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str:
+        """Upload the network to a Hub repository, made if need be, in one commit; its URL, or the
+        last one's if nothing has changed.
+
+        While the weights are as they were loaded, their file and the folder's card, with all its
+        figures, are pushed as they are. Otherwise the repository's own card stays, or a first one
+        is written.
+
+        config, dtype, model_card_kwargs: as in `save_pretrained`.
+        push_to_hub_kwargs: token, private, branch, create_pr, commit_message, allow_patterns,
+            ignore_patterns, delete_patterns, as in `push.push_folder`, whose errors it raises.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / repo_id.rpartition("/")[2]
+            source = self._source if self._is_as_loaded() else None
+            if source is not None:
+                copy_files(source, folder, [CARD_NAME, *COMPANIONS])
+            kwargs = {"replace_card": (folder / CARD_NAME).exists(), **push_to_hub_kwargs}
+            self.save_pretrained(
+                folder, config=config, dtype=dtype, model_card_kwargs=model_card_kwargs
+            )
+            if source is not None and dtype is None:
+                copy_files(source, folder, [WEIGHTS_NAME])
+            return push_folder(folder, repo_id, **kwargs).url
+
+    def _is_as_loaded(self) -> bool:
+        if self._source is None:
+            return False
+        state = self.state_dict()
+        try:
+            saved = read_weights(self._source / WEIGHTS_NAME, state, "cpu", strict=True)
+        except CheckpointError:
+            return False
+        return all(torch.equal(saved[name], state[name].cpu()) for name in saved)
 
     def _save_weights(self, path: Path, dtype: torch.dtype | None) -> None:
         tensors = {}
@@ -185,35 +262,62 @@ class SegmentationModel(
         when the repository holds another network, or when there is no such repository, folder or
         file.
         """
-        download = {
+        download: Download = {
             "revision": revision,
             "token": token,
             "cache_dir": cache_dir,
             "force_download": force_download,
             "local_files_only": local_files_only,
         }
-        source = str(pretrained_model_name_or_path)
-        config_path = fetch(source, CONFIG_NAME, download)
+
+        return from_repository(
+            str(pretrained_model_name_or_path),
+            download,
+            lambda files: cls._from_files(files, map_location, strict),
+        )
+
+    @classmethod
+    def _from_files(
+        cls, files: Folder | HubRepository, map_location: str | torch.device, strict: bool
+    ) -> Self:
+        config_path = files.fetch(CONFIG_NAME, MAX_CONFIG_BYTES)
         config = read_config(config_path)
-        found = _architecture(config, config_path)
+        network = cls._architecture(config, config_path)
+        # On "meta" nothing is computed or stored that the file's weights would only replace.
+        model = build(network, config, config_path, "meta")
+        expected = model.state_dict()
+        weights_path = files.fetch(WEIGHTS_NAME, max_weights_bytes(expected) if strict else None)
+        tensors = read_weights(weights_path, expected, map_location, strict)
+        if not strict:
+            model = build(network, config, config_path, "cpu")
+        model.load_state_dict(tensors, strict=strict, assign=True)
+        model._source = weights_path.parent
+        files.keep()
+        return model.to(map_location).eval()
+
+    @classmethod
+    def _architecture(cls, config: dict[str, Any], path: Path) -> Any:
+        """The network that the configuration names or, where plain `PyTorchModelHubMixin` wrote it
+        and it names none, the one whose own arguments it has, or this one."""
+        names = config.get("architectures")
+        if names is None:
+            own = {"FCN": "reference_padding", "UNet": "base_channels", "SegNet": "variant"}
+            names = [name for name, argument in own.items() if argument in config]
+            names = names or [name for name in ARCHITECTURES if name == cls.__name__]
+        names = names if isinstance(names, list) else [names]
+        known = [name for name in names if isinstance(name, str) and name in ARCHITECTURES]
+        if len(known) != 1:
+            raise CheckpointError(
+                f"{path} describes none of {', '.join(ARCHITECTURES)} "
+                f"(architectures: {short(names)})"
+            )
+        found = ARCHITECTURES[known[0]]
         if not issubclass(found, cls):
             raise CheckpointError(
-                f"{config_path} describes a {found.__name__}, not a {cls.__name__}: "
+                f"{path} describes a {found.__name__}, not a {cls.__name__}: "
                 f"use {found.__name__}.from_pretrained or load_model"
             )
-        arguments = {name: config[name] for name in _constructor_arguments(found) if name in config}
-        try:
-            # On "meta" nothing is computed or stored that the file's weights would only replace.
-            with torch.device("meta" if strict else "cpu"):
-                model = found(**arguments)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{config_path} does not describe a {found.__name__}: {error}"
-            ) from error
-        weights_path = fetch(source, WEIGHTS_NAME, download)
-        tensors = read_weights(weights_path, model.state_dict(), map_location, strict)
-        model.load_state_dict(tensors, strict=strict, assign=True)
-        return model.to(map_location).eval()
+        return found
 
 
 def load_model(
@@ -241,106 +345,5 @@ def load_model(
     )
 
 
-def _upload(
-    folder: Path,
-    repo_id: str,
-    *,
-    token: str | bool | None = None,
-    private: bool | None = None,
-    branch: str | None = None,
-    **kwargs: Any,
-) -> str:
-    """Commit the folder's three files to a Hub repository, made if need be; the commit's URL."""
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    arguments = {"allow_patterns": [CONFIG_NAME, WEIGHTS_NAME, "README.md"], **kwargs}
-    return api.upload_folder(repo_id=repo_id, folder_path=folder, revision=branch, **arguments)
-
-
-def _constructor_arguments(network: type) -> list[str]:
-    constructor = inspect.signature(network.__init__)  # type: ignore[misc]  # a class, not a model
-    return [name for name in constructor.parameters if name != "self"]
-
-
-def _architecture(config: dict[str, Any], path: Path) -> type[SegmentationModel]:
-    """The network class that the configuration names or, where plain `PyTorchModelHubMixin` wrote
-    it and it names none, the one whose own arguments it has."""
-    names = config.get("architectures")
-    if names is None:
-        own = {"FCN": "reference_padding", "UNet": "base_channels", "SegNet": "variant"}
-        names = [name for name, argument in own.items() if argument in config]
-    names = names if isinstance(names, list) else [names]
-    known = [name for name in names if isinstance(name, str) and name in ARCHITECTURES]
-    if len(known) != 1:
-        raise CheckpointError(
-            f"{path} describes none of {', '.join(ARCHITECTURES)} (architectures: {names!r})"
-        )
-    return ARCHITECTURES[known[0]]
-
-
-def checked_int(name: str, value: int) -> int:
-    """`value`; ValueError unless it is an int of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
-    return value
-
-
-def checked_bool(name: str, value: bool) -> bool:
-    """`value`; ValueError unless it is a bool."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
-    return value
-
-
-def checked_choice(name: str, value: Choice, choices: Sequence[Choice]) -> Choice:
-    """`value`; ValueError unless it is one of the choices, type included."""
-    if type(value) is not type(choices[0]) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-    return value
-
-
-def checked_rate(name: str, value: float) -> float:
-    """`value`; ValueError unless it is a number in [0, 1)."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be a number of at least 0 and less than 1, got {value!r}")
-    return float(value)
-
-
-def _checked_class_names(class_names: Sequence[str]) -> list[str]:
-    if not isinstance(class_names, list | tuple) or not all(
-        isinstance(name, str) for name in class_names
-    ):
-        raise ValueError(f"class_names must be a list of str, got {class_names!r}")
-    if not 1 <= len(class_names) <= MAX_CLASSES:
-        raise ValueError(f"class_names must hold 1 to {MAX_CLASSES} names, got {len(class_names)}")
-    twice = {name for name in class_names if list(class_names).count(name) > 1}
-    if twice:
-        raise ValueError(f"class_names must differ from each other, got {sorted(twice)} twice")
-    return list(class_names)
-
-
-def _checked_palette(palette: Sequence[Sequence[int]], num_classes: int) -> list[list[int]]:
-    try:
-        colors = [[operator.index(value) for value in color] for color in palette]
-    except TypeError:
-        colors = []
-    if len(colors) != num_classes or not all(
-        len(color) == 3 and set(color) <= set(range(256)) for color in colors
-    ):
-        raise ValueError(
-            f"palette must have a colour [r, g, b] of ints in 0..255 for each of {num_classes} "
-            f"classes, got {palette!r}"
-        )
-    return colors
-
-
-def _checked_channels(name: str, values: Sequence[float], in_channels: int) -> list[float]:
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) != in_channels or not all(map(math.isfinite, numbers)):
-        raise ValueError(
-            f"{name} must have a number for each of {in_channels} channels, got {values!r}"
-        )
-    return numbers
+def _write_json(path: Path, entries: dict[str, Any]) -> None:
+    path.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.functional import max_unpool2d, relu
 
-from .hub import SegmentationModel, checked_choice, checked_rate
+from .checks import checked_choice, checked_rate
+from .hub import SegmentationModel
 
 
 class SegNet(SegmentationModel, paper_url="https://arxiv.org/abs/1511.00561", tags=["segnet"]):

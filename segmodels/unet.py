@@ -14,12 +14,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .hub import SegmentationModel, checked_bool, checked_choice, checked_int, checked_rate
+from .checks import checked_bool, checked_choice, checked_int, checked_rate
+from .hub import SegmentationModel
+
+MAX_BASE_CHANNELS = 512  # eight times the paper's
 
 
 class UNet(SegmentationModel, paper_url="https://arxiv.org/abs/1505.04597", tags=["unet"]):
     """encoder: "plain", the paper's two convolutions a level, or "vgg16".
-    base_channels: of the plain encoder's first level; they double with each level.
+    base_channels: of the plain encoder's first level; they double with each level; at most 512.
     padding: "same", or "valid" for the paper's unpadded convolutions.
     batch_norm: after every 3x3 convolution.
     dropout: rate at the end of the contracting path (section 3.1), as the authors' network has it:
@@ -50,7 +53,7 @@ class UNet(SegmentationModel, paper_url="https://arxiv.org/abs/1505.04597", tags
             working_size=working_size,
         )
         self.encoder = checked_choice("encoder", encoder, ("plain", "vgg16"))
-        self.base_channels = checked_int("base_channels", base_channels)
+        self.base_channels = checked_int("base_channels", base_channels, MAX_BASE_CHANNELS)
         self.padding = checked_choice("padding", padding, ("same", "valid"))
         self.batch_norm = checked_bool("batch_norm", batch_norm)
         self.dropout = checked_rate("dropout", dropout)

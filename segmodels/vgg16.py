@@ -9,8 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .checkpoint import WEIGHTS_NAME, CheckpointError, fetch
+from .checkpoint import WEIGHTS_NAME, CheckpointError
 from .hub import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel
+from .repository import fetch
 
 # Caffe's name of each convolution, and its index in torchvision's and timm's `features`.
 LAYERS = {
@@ -144,4 +145,4 @@ def encoder_layers(model: SegmentationModel, convolutions: int = 13) -> list[nn.
 
 def _weights_path(source: str | Path) -> Path:
     path = Path(source).expanduser()
-    return path if path.is_file() else fetch(str(source), WEIGHTS_NAME, {})
+    return path if path.is_file() else fetch(str(source), WEIGHTS_NAME)

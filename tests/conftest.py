@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_client import Client
+from hub_server import LoopbackHub
+from hub_state import User
 from PIL import Image
 
 CLASS_NAMES = ["ground", "wall", "sky"]
@@ -64,3 +67,23 @@ def camvid(tmp_path: Path) -> Path:
 def msrc(tmp_path: Path) -> Path:
     """The same pictures in the other layout."""
     return write_msrc(tmp_path / "msrc", train=6, val=2, test=2)
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """A Hub on the loopback interface. Alice may write to org, Bob may only read there."""
+    users = {
+        "alice-token": User("alice", writes=("alice", "org")),
+        "bob-token": User("bob", writes=("bob",), reads=("org",)),
+    }
+    server = LoopbackHub(users)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def client(hub, tmp_path_factory):
+    """The real client, logged in as nobody."""
+    process = Client(hub.url, tmp_path_factory.mktemp("hf-home"))
+    yield process
+    process.close()

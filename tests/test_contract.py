@@ -251,7 +251,7 @@ def test_float16_files_hold_the_rounded_weights(variant, networks, tmp_path):
         ({"image_mean": [0.5]}, "image_mean must have a number for each of 3 channels"),
         ({"image_mean": [0.5, 0.5, float("nan")]}, "image_mean must have a number"),
         ({"image_std": ["a", "b", "c"]}, "image_std must have a number"),
-        ({"image_std": [1, 0, 1]}, "image_std must be positive"),
+        ({"image_std": [1, 0, 1]}, "image_std must have a number"),
     ],
 )
 def test_wrong_arguments_are_named(network, arguments, message):

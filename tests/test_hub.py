@@ -3,15 +3,17 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from segmodels import FCN, CheckpointError, SegNet, UNet, hub, load_model
+from segmodels import FCN, CheckpointError, Segmenter, SegNet, UNet, hub, load_model
 
 CLASSES = ["cell", "background"]
-FILES = ["README.md", "config.json", "model.safetensors"]
+FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
 
 
 def small(**arguments):
@@ -103,43 +105,43 @@ def test_weights_that_are_not_finite_are_not_saved(folder):
 
 
 def test_further_entries_of_the_config_are_written_and_ignored_on_loading(tmp_path):
-    small().save_pretrained(tmp_path, config={"trained_on": "CamVid"})
+    further = {"trained_on": "CamVid", "model_type": "unet", "_tool": 1, "extra": {"by": "us"}}
+    small().save_pretrained(tmp_path, config=further)
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["trained_on"] == "CamVid"
+    assert config["extra"] == {"by": "us", "trained_on": "CamVid"}
+    assert config["model_type"] == "unet"
     assert config["class_names"] == CLASSES
     assert load_model(tmp_path).config == small().config
 
 
-class FakeHub:
-    """Takes the place of HfApi, and keeps what it is asked for."""
-
-    calls: list = []  # noqa: RUF012
-
-    def __init__(self, token=None):
-        self.calls.append(("token", token))
-
-    def create_repo(self, repo_id, *, private, exist_ok):
-        self.calls.append(("create", repo_id, private, exist_ok))
-        return type("Repo", (), {"repo_id": f"org/{repo_id.split('/')[-1]}"})
-
-    def upload_folder(self, *, repo_id, folder_path, revision, allow_patterns, **rest):
-        assert load_file(folder_path / "model.safetensors")["heatmaps.bias"].dtype == torch.float16
-        self.calls.append(("upload", repo_id, folder_path, revision, sorted(allow_patterns), rest))
-        return "the commit's URL"
+def test_the_preparation_of_pictures_is_written_in_transformers_words(tmp_path):
+    small(image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 2], working_size=480).save_pretrained(
+        tmp_path
+    )
+    assert json.loads((tmp_path / "preprocessor_config.json").read_text()) == {
+        "do_resize": True,
+        "size": {"longest_edge": 480},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [1, 1, 2],
+    }
 
 
-def test_saving_can_push_what_it_has_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "HfApi", FakeHub)
-    monkeypatch.setattr(FakeHub, "calls", [])
-    folder = tmp_path / "unet-cells"
-    saving = {"push_to_hub": True, "dtype": torch.float16, "token": "t", "private": True}
-    url = small().save_pretrained(folder, commit_message="first", **saving)
-    assert url == "the commit's URL"
-    assert FakeHub.calls == [
-        ("token", "t"),
-        ("create", "unet-cells", True, True),
-        ("upload", "org/unet-cells", folder, None, FILES, {"commit_message": "first"}),
-    ]
+def test_what_the_preprocessor_config_says_is_what_the_segmenter_does():
+    model = small(image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 2], working_size=24)
+    said = model.preprocessor_config
+    picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    # 12 x 16 to a longer edge of 24: 18 x 24
+    image = Image.fromarray(picture).resize((24, 18), said["resample"])
+    pixels = np.array(image) * said["rescale_factor"]
+    pixels = (pixels - said["image_mean"]) / said["image_std"]
+    prepared = torch.tensor(pixels.transpose(2, 0, 1)[None], dtype=torch.float32)
+    with torch.no_grad():
+        expected = model.eval()(prepared).softmax(1)[0].numpy()
+    assert np.allclose(Segmenter(model, "cpu", "fp32").probabilities(picture), expected, atol=1e-4)
 
 
 # Reading
@@ -216,8 +218,16 @@ def test_an_unknown_architecture_is_named(folder, names):
         ({"encoder": ["plain"]}, "encoder must be one of"),
         ({"base_channels": "1"}, "base_channels must be an int"),
         ({"base_channels": -1}, "base_channels must be an int"),
-        ({"base_channels": 10**15}, "does not describe a UNet"),
-        ({"base_channels": 10**30}, "does not describe a UNet"),
+        ({"base_channels": 10**9}, "base_channels must be at most 512, got 1000000000"),
+        ({"base_channels": 10**400}, "base_channels must be at most 512, got 1000"),
+        ({"in_channels": 10**9}, "in_channels must be at most 1024"),
+        ({"working_size": 10**9}, "working_size must be at most 100000"),
+        ({"class_names": [str(n) for n in range(10**4)]}, "class_names must hold 1 to 255 names"),
+        ({"class_names": ["a", "x" * 201]}, "class_names must be 1 to 200 characters each"),
+        ({"class_names": ["a", "\x1b[31mred"]}, "without line breaks and control characters"),
+        ({"class_names": ["a", "\ud800"]}, "without line breaks and control characters"),
+        ({"image_mean": [0.5, 0.5, 10**400]}, "image_mean must have a number"),
+        ({"image_std": ["1", 1, 1]}, "image_std must have a number"),
         ({"batch_norm": "false"}, "batch_norm must be True or False"),
         ({"dropout": 2}, "dropout must be a number"),
         ({"class_names": None}, "class_names must be a list of str"),
@@ -232,6 +242,19 @@ def test_a_config_of_unknown_values_is_a_checkpoint_error(folder, entries, messa
     with pytest.raises(CheckpointError, match=message) as error:
         load_model(folder, strict=strict)
     assert "config.json does not describe a UNet" in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("key", ["base_chanels", "head_channels", "quantization_config"])
+def test_an_unknown_entry_of_a_config_is_named_with_what_to_do(folder, key):
+    edit_config(folder, **{key: 3})
+    with pytest.raises(CheckpointError, match=rf"config\.json has entries .*\['{key}'\]\. Upgrade"):
+        load_model(folder)
+
+
+def test_what_other_tools_write_into_a_config_is_no_matter(folder):
+    edit_config(folder, model_type="unet", transformers_version="5.0", num_labels=2, _commit_hash=1)
+    assert load_model(folder).config == small().config
 
 
 def test_a_folder_of_the_plain_mixin_loads(tmp_path):
@@ -253,3 +276,11 @@ def test_a_subclass_loads_as_itself_and_through_its_base(tmp_path, monkeypatch):
     OurUNet(class_names=CLASSES, base_channels=1).save_pretrained(tmp_path)
     for network in (OurUNet, UNet):
         assert type(network.from_pretrained(tmp_path)) is OurUNet
+
+
+def test_the_plain_mixins_config_needs_no_argument_but_the_names(tmp_path):
+    SegNet(class_names=CLASSES).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"class_names": CLASSES}))
+    assert type(SegNet.from_pretrained(tmp_path)) is SegNet
+    with pytest.raises(CheckpointError, match="describes none of"):
+        load_model(tmp_path)  # which of the three?

@@ -48,24 +48,27 @@ def everything_behind(module):
 
 
 def test_the_reader_of_imports_sees_them():
-    assert imports_of("fcn") == ({"hub"}, {"collections", "torch"})
+    assert imports_of("fcn") == ({"checks", "hub"}, {"collections", "torch"})
     assert "checkpoint" in everything_behind("fcn")
 
 
 @pytest.mark.parametrize("module", NETWORKS)
-def test_networks_know_nothing_of_ours_but_their_base_class(module):
+def test_networks_know_nothing_of_ours_but_their_base_class_and_its_checks(module):
     ours, others = imports_of(module)
-    assert ours == {"hub"}
+    assert ours == {"hub", "checks"}
     assert others <= {"collections", "torch"}
 
 
-def test_the_base_class_knows_only_its_files_and_colours():
-    assert imports_of("hub")[0] == {"checkpoint", "palette"}
-    assert imports_of("checkpoint")[0] == imports_of("palette")[0] == set()
-    assert imports_of("vgg16")[0] == {"checkpoint", "hub"}
+def test_the_base_class_knows_only_its_files_checks_and_colours():
+    files = {"checkpoint", "config", "repository", "push"}
+    assert imports_of("hub")[0] == {*files, "checks", "palette"}
+    for module in files:
+        assert everything_behind(module) <= {"checkpoint", "files"}
+    assert imports_of("checks")[0] == imports_of("palette")[0] == set()
+    assert imports_of("vgg16")[0] == {"checkpoint", "hub", "repository"}
 
 
-@pytest.mark.parametrize("module", [*NETWORKS, "hub", "checkpoint", "palette", "vgg16"])
+@pytest.mark.parametrize("module", [*NETWORKS, "hub", "push", "palette", "vgg16"])
 def test_nothing_behind_a_network_knows_pictures_pages_or_command_lines(module):
     for behind in {module, *everything_behind(module)}:
         assert not imports_of(behind)[1] & {"PIL", "gradio", "argparse", "tqdm", "kornia"}
