@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CommandError, CheckpointError, DataError, PictureError) as error:
         message = str(error)
     except ModuleNotFoundError as error:
-        if error.name not in ("kornia", "scipy"):
+        if error.name not in ("accelerate", "kornia", "scipy"):
             raise
         message = (
             f"this command needs {error.name}: pip install 'segmodels[train]', or in a clone of "
