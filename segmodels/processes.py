@@ -83,10 +83,10 @@ def accelerator_for(
 
     _check_tracker(tracker)
     _note_a_lonely_launch()
-    wanted = None if device == "auto" else torch.device(device)
     if AcceleratorState._shared_state:  # of an earlier training in this process
         AcceleratorState._reset_state(reset_partial_state=not _are_several())
     try:
+        wanted = None if device == "auto" else torch.device(device)
         if wanted is not None and wanted.type == "cuda" and wanted.index is not None:
             torch.cuda.set_device(wanted)
         accelerator = Accelerator(
