@@ -151,13 +151,13 @@ def declared_classes(root: Path) -> Classes | None:
 
 
 def _classes(names: Sequence[str], colors: dict[str, Color] | None, path: Path) -> Classes:
-    twice = sorted(name for name, times in Counter(names).items() if times > 1)
-    if twice:
-        raise DataError(f"{path} has {', '.join(twice)} twice; class names must differ")
     if colors is not None:
         names = [name for name in names if name.lower() not in VOID_NAMES]
     if not 1 <= len(names) <= IGNORE_INDEX:
         raise DataError(f"{path} has {len(names)} class names; expected 1 to {IGNORE_INDEX}")
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        raise DataError(f"{path} has {', '.join(twice)} twice; class names must differ")
     if colors is None:
         return Classes(list(names))
     lacking = [name for name in names if name not in colors]

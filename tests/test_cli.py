@@ -111,7 +111,7 @@ def test_evaluate_prints_a_table_and_writes_json(model, tmp_path, capsys):
 
 def test_evaluate_tells_of_missing_data(model, tmp_path, capsys):
     assert main(["evaluate", "--model", str(model), "--data", str(tmp_path)]) == 1
-    assert "classes.txt" in capsys.readouterr().err
+    assert "has no split 'test'" in capsys.readouterr().err
 
 
 def test_train_makes_a_network_that_predict_takes(tmp_path, capsys):
