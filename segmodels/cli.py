@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 
 from .checkpoint import CheckpointError
-from .commands import CommandError, data, demo, evaluate, predict, train
+from .commands import CommandError, card, data, demo, evaluate, predict, train
 from .data import DataError
 from .pictures import PictureError
 from .version import __version__
 
-COMMANDS = (predict, data, train, evaluate, demo)
+COMMANDS = (predict, data, train, evaluate, card, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

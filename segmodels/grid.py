@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .data import IGNORE_INDEX, SegmentationData
 from .evaluate import Evaluation, percent
+from .hub import SegmentationModel
 from .pictures import resize
 from .segmenter import Segmenter
 
@@ -29,8 +30,7 @@ def picture_grid(
         iou = percent(float(evaluation.picture_ious[index]))
         name = data.samples[index].picture.name
         rows.append((f"{name}: mean IoU {iou} %", _panels(segmenter, data, index)))
-    model = segmenter.model
-    return _drawn(rows, _legend(model.class_names, model.palette, 4 * (CELL + GAP) - GAP))
+    return draw_grid(COLUMNS, rows, segmenter.model)
 
 
 def best_and_worst(ious: NDArray[np.float64], count: int) -> list[int]:
@@ -54,12 +54,21 @@ def _panels(segmenter: Segmenter, data: SegmentationData, index: int) -> list[Im
     return panels
 
 
-def _drawn(rows: Sequence[tuple[str, Sequence[Image.Image]]], legend: Image.Image) -> Image.Image:
+def draw_grid(
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[Image.Image]]],
+    model: SegmentationModel,
+    note: str = "",
+) -> Image.Image:
+    """Rows of panels, of at most CELL pixels each way, under their captions, with a head of column
+    names, a legend of the model's classes and a last line. RGB."""
+    legend = _legend(model.class_names, model.palette, len(columns) * (CELL + GAP) - GAP)
     heights = [LINE + max(panel.height for panel in panels) + GAP for _, panels in rows]
-    width = len(COLUMNS) * (CELL + GAP) + GAP
-    canvas = Image.new("RGB", (width, LINE + sum(heights) + legend.height + 2 * GAP), "white")
+    width = len(columns) * (CELL + GAP) + GAP
+    height = LINE + sum(heights) + legend.height + LINE * bool(note) + 2 * GAP
+    canvas = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
-    for number, name in enumerate(COLUMNS):
+    for number, name in enumerate(columns):
         draw.text((GAP + number * (CELL + GAP), 4), name, "black", font)
     top = LINE
     for (caption, panels), height in zip(rows, heights, strict=True):
@@ -68,6 +77,7 @@ def _drawn(rows: Sequence[tuple[str, Sequence[Image.Image]]], legend: Image.Imag
             canvas.paste(panel, (GAP + number * (CELL + GAP), top + LINE))
         top += height
     canvas.paste(legend, (GAP, top + GAP))
+    draw.text((GAP, top + GAP + legend.height + 2), note, "black", font)
     return canvas
 
 

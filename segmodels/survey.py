@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .data import DataError, SegmentationData, has_split, list_mistakes, read_split
+from .data import DataError, SegmentationData, list_mistakes, read_split
 
 MAX_THREADS = 8
 
@@ -73,10 +73,8 @@ def survey(data: SegmentationData, mistakes: Iterable[str] = ()) -> Survey:
 
 
 def survey_splits(folder: str | Path, splits: Iterable[str]) -> dict[str, Survey]:
-    """Of those of the splits that there are. DataError for all mistakes in them together."""
-    surveys = {
-        split: survey(*read_split(folder, split)) for split in splits if has_split(folder, split)
-    }
+    """DataError for a split that is not there, or for all mistakes in them together."""
+    surveys = {split: survey(*read_split(folder, split)) for split in splits}
     mistakes = [mistake for one in surveys.values() for mistake in one.mistakes]
     if mistakes:
         raise DataError(list_mistakes(mistakes))

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .batch_norms import batch_norms, recompute, synchronise
 from .batches import AugmentedData, batch_order, batches_from, seed_of
-from .data import DataError
+from .data import DataError, has_split
 from .evaluate import evaluate
 from .hub import SegmentationModel
 from .losses import class_weights, total_weight, weighted_cross_entropy
@@ -41,9 +41,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
         self.recipe, self.accelerator, self.device = recipe, accelerator, accelerator.device
-        surveys = survey_splits(recipe.data, ("train", "val"))
-        if "train" not in surveys:
-            raise DataError(f"{recipe.data} has no split 'train'")
+        splits = ["train", "val"] if has_split(recipe.data, "val") else ["train"]
+        surveys = survey_splits(recipe.data, splits)
         self.data = surveys["train"].data
         self.val = surveys["val"].data if "val" in surveys else None
         self.digests = {n: d for survey in surveys.values() for n, d in survey.digests.items()}
