@@ -124,6 +124,20 @@ def test_train_makes_a_network_that_predict_takes(tmp_path, capsys):
     assert (tmp_path / "o" / picture.name).exists()
 
 
+@pytest.mark.parametrize(
+    ("launched", "options", "precision"),
+    [("fp16", [], "fp16"), ("no", [], "bf16"), ("fp16", ["--precision", "fp32"], "fp32")],
+)
+def test_train_takes_the_precision_of_accelerate_launch(
+    launched, options, precision, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr("segmodels.train.train", lambda recipe, **_: seen.append(recipe.precision))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    assert main(["train", "unet", "--data", "d", "--out", str(tmp_path), *options]) == 0
+    assert seen == [precision]
+
+
 def test_train_tells_of_mistakes(tmp_path, capsys):
     data = write_camvid(tmp_path / "data", train=2, val=1)
     command = ["train", "fcn", "--data", str(data), "--out", str(tmp_path / "net")]
