@@ -299,3 +299,49 @@ def test_validation_leaves_the_network_in_training(camvid):
     assert all(0 <= value <= 1 for value in figures.values())
     assert all(torch.equal(before[name], now) for name, now in trainer.model.state_dict().items())
     assert trainer.take_step(*next(trainer.batches(0))) > 0
+
+
+# ---- fp16's scaled gradients ----
+
+
+@pytest.fixture
+def scaled_trainer(camvid):
+    """With the scaler of fp16, on the CPU and in float32."""
+    trainer = tiny_trainer(camvid)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    return trainer
+
+
+def test_scaled_gradients_make_the_same_step(camvid, scaled_trainer):
+    plain = tiny_trainer(camvid)
+    batch = next(plain.batches(0))
+    assert scaled_trainer.take_step(*batch) == plain.take_step(*batch)
+    for name, tensor in plain.model.state_dict().items():
+        torch.testing.assert_close(scaled_trainer.model.state_dict()[name], tensor, msg=name)
+
+
+def test_a_gradient_that_overflows_costs_a_step_and_halves_the_scale(scaled_trainer):
+    trainer = scaled_trainer
+    trainer.model.heatmaps.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = [p.clone() for p in trainer.model.parameters()]
+    assert trainer.take_step(*next(trainer.batches(0))) > 0
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert trainer.accelerator.scaler.get_scale() == 2.0**11
+    assert trainer.step == 1
+
+
+def test_gradients_that_overflow_whatever_the_scale_end_the_training(scaled_trainer):
+    scaled_trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-10)
+    scaled_trainer.model.heatmaps.weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(TrainingError, match="the gradient's norm in fp16 became inf at step 0"):
+        scaled_trainer.take_step(*next(scaled_trainer.batches(0)))
+
+
+def test_the_scale_is_part_of_the_state(camvid, scaled_trainer):
+    scaled_trainer.take_step(*next(scaled_trainer.batches(0)))
+    scaled_trainer.accelerator.scaler.update(2.0**5)
+    state = scaled_trainer.state()
+    other = tiny_trainer(camvid)
+    other.accelerator.scaler = torch.amp.GradScaler("cpu")
+    other.restore(state)
+    assert other.accelerator.scaler.get_scale() == 2.0**5
