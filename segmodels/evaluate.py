@@ -1,16 +1,17 @@
 """Figures of a network on a data set."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from . import metrics
 from .data import DataError, SegmentationData
+from .processes import gathered, is_main_process, process_count, process_index, summed
 from .segmenter import Segmenter
 
 
@@ -19,14 +20,19 @@ class Evaluation:
     """Figures over all pictures of a split, as fractions in [0, 1]; NaN for absent classes.
 
     confusion_matrix: [target, prediction] pixel counts, one matrix over all pictures.
+    picture_ious: (pictures,) mean IoU of each picture by itself, NaN where all is void.
     boundary_f1: (num_classes,) mean over the pictures that have the class.
     """
 
     class_names: list[str]
-    pictures: int
     confusion_matrix: NDArray[np.int64]
+    picture_ious: NDArray[np.float64]
     boundary_f1: NDArray[np.float64]
     mean_boundary_f1: float
+
+    @property
+    def pictures(self) -> int:
+        return len(self.picture_ious)
 
     @property
     def mean_iou(self) -> float:
@@ -76,7 +82,8 @@ class Evaluation:
 def evaluate(
     segmenter: Segmenter, data: SegmentationData, *, boundaries: bool = True, quiet: bool = False
 ) -> Evaluation:
-    """Segment every picture and compare. DataError if the data set has other classes.
+    """Segment every picture and compare; of several processes each has its share of them, and the
+    figures of all. DataError if the data set has other classes.
 
     boundaries: measure boundary F1 too. quiet: no progress bar.
     """
@@ -88,23 +95,34 @@ def evaluate(
         )
     num_classes = len(class_names)
     matrix = np.zeros((num_classes, num_classes), np.int64)
-    scores = []
-    for picture, target in tqdm(_pairs(data), total=len(data), disable=quiet, unit="picture"):
+    found = []  # of each picture its index, mean IoU and boundary F1
+    share = range(process_index(), len(data), process_count())
+    for index in tqdm(share, disable=quiet or not is_main_process(), unit="picture"):
+        picture, target = data.pair(index)
         class_map = segmenter(picture).class_map
-        matrix += metrics.confusion_matrix(target, class_map, num_classes)
-        if boundaries:
-            scores.append(metrics.boundary_f1(target, class_map, num_classes))
+        own = metrics.confusion_matrix(target, class_map, num_classes)
+        matrix += own
+        boundary = metrics.boundary_f1(target, class_map, num_classes) if boundaries else None
+        found.append((index, metrics.mean_iou(own), boundary))
+    found = sorted(gathered(found), key=lambda item: item[0])
+    scores = [boundary for *_, boundary in found if boundary is not None]
     if boundaries:
         per_class = metrics.mean_over_pictures(scores)
         # As SegNet: a picture's mean over its classes, then the mean over the pictures.
         overall = metrics.nan_mean(np.array([metrics.nan_mean(score) for score in scores]))
     else:
         per_class, overall = np.full(num_classes, np.nan), math.nan
-    return Evaluation(class_names, len(data), matrix, per_class, overall)
+    return Evaluation(
+        class_names=class_names,
+        confusion_matrix=_summed(matrix, segmenter.device),
+        picture_ious=np.array([iou for _, iou, _ in found]),
+        boundary_f1=per_class,
+        mean_boundary_f1=overall,
+    )
 
 
-def _pairs(data: SegmentationData) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    return (data.pair(index) for index in range(len(data)))
+def _summed(matrix: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]:
+    return summed(torch.from_numpy(matrix).to(device)).cpu().numpy()
 
 
 def _number(value: float) -> float | None:

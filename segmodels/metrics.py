@@ -68,26 +68,36 @@ def boundary_f1(
     """(num_classes,) boundary F1 of one picture (Csurka et al., BMVC 2013; SegNet, section 4.2).
 
     A boundary pixel of one map is right if the other map has a boundary pixel of the class within
-    `tolerance` times the picture's diagonal. NaN for a class that neither map has; void pixels are
-    of no class in either map.
+    `tolerance` times the picture's diagonal; precision is the share of right ones in the
+    prediction's boundary, recall in the target's. Void is not judged: where a class meets void the
+    target has no boundary, and the precision leaves out what the prediction has within the
+    tolerance of void. NaN for a class without a boundary that can be judged.
     """
     _check_shapes(target, prediction)
     radius = tolerance * float(np.hypot(*target.shape))
     known = target != IGNORE_INDEX
+    judged = np.ones_like(known) if known.all() else distance_transform_edt(known) > radius
     scores = np.full(num_classes, np.nan)
     for class_id in range(num_classes):
-        true = _boundary((target == class_id) & known)
-        found = _boundary((prediction == class_id) & known)
-        if not true.any() and not found.any():
-            continue
-        if not true.any() or not found.any():
-            scores[class_id] = 0.0
-            continue
-        precision = float((distance_transform_edt(~true)[found] <= radius).mean())
-        recall = float((distance_transform_edt(~found)[true] <= radius).mean())
-        total = precision + recall
-        scores[class_id] = 2 * precision * recall / total if total else 0.0
+        true = _boundary(target == class_id, known)
+        found = _boundary(prediction == class_id, np.ones_like(known))
+        scores[class_id] = _boundary_score(true, found, judged, radius)
     return scores
+
+
+def _boundary_score(
+    true: NDArray[np.bool_], found: NDArray[np.bool_], judged: NDArray[np.bool_], radius: float
+) -> float:
+    if not true.any():
+        return 0.0 if (found & judged).any() else np.nan
+    if not found.any():
+        return 0.0
+    near_true = distance_transform_edt(~true) <= radius
+    recall = float((distance_transform_edt(~found)[true] <= radius).mean())
+    counted = found & judged
+    precision = float(near_true[counted if counted.any() else found].mean())
+    total = precision + recall
+    return 2 * precision * recall / total if total else 0.0
 
 
 def mean_over_pictures(scores: Sequence[FloatArray]) -> FloatArray:
@@ -102,12 +112,12 @@ def _check_shapes(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> N
         raise ValueError(f"target {target.shape} and prediction {prediction.shape} differ in shape")
 
 
-def _boundary(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The region's pixels with a neighbour, of four, outside it; the picture's edge is no
+def _boundary(region: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The region's pixels with a known neighbour, of four, outside it; the picture's edge is no
     boundary."""
-    padded = np.pad(region, 1, mode="edge")
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return region & ~inside
+    outside = np.pad(known & ~region, 1)
+    beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
+    return region & beside
 
 
 def _divide(numerator: NDArray | int, denominator: NDArray | int) -> FloatArray:

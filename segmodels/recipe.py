@@ -1,5 +1,6 @@
 """What is trained, and how: everything that decides the result of a training."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,21 @@ import torch
 
 from .fcn import FCN
 from .hub import SegmentationModel
+from .prepare import PRECISIONS
 from .segnet import SegNet
 from .unet import UNet
 from .vgg16 import load_vgg16
 
 RECIPE_NAME = "training.json"  # beside the weights, see `Recipe.published`
 NETWORKS = ("fcn", "unet", "segnet")
+SCHEDULES = ("poly", "onecycle")
 # Of the encoder and of the decoder. FCN's heads start at zero on VGG16's own activations; the
 # decoders of the others learn from nothing, behind batch norms, which bear larger steps.
 LEARNING_RATES = {"fcn": (1e-4, 3e-4), "unet": (2e-4, 1e-3), "segnet": (2e-4, 1e-3)}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,19 @@ class Recipe:
         beginning, with pictures and crops of half the size, four times cheaper.
     crop: (height, width) in pixels; zoom: range of the pictures' enlargement.
     working_size: the longer side that pictures are scaled to; None: as they are.
-    encoder_lr, decoder_lr: peak learning rates of AdamW; the schedule rises over `warmup_steps`
-        and falls polynomially (power 0.9) to zero. encoder_lr is for an encoder from `vgg16`.
+    encoder_lr, decoder_lr: peak learning rates of AdamW, the first for an encoder from `vgg16`.
         None: the network's own, see LEARNING_RATES.
+    schedule: of the learning rates, see `learning_rate_factor`; warmup_steps: of "poly".
+    ema: decay of the exponential moving average of the weights, which is then what is measured and
+        kept; 0: none.
+    precision: of the networks' arithmetic in training, "bf16", "fp16" (GPUs only) or "fp32".
+    color_strength: of the changes of colour, 0 (none) to 2.5; degrade: probability of each of
+        blur, noise and shadow; elastic: of U-Net's elastic deformation, the standard deviation in
+        pixels; see `augment.augment`.
     frozen: convolutions of the VGG16 encoder that stay as they are; 4 are its first two blocks.
     balance: exponent of the median-frequency class weights; 1 is SegNet's, 0 none.
+    border_weight, border_sigma: w0 and sigma, in pixels, of U-Net's border weights, see
+        `losses.border_weights`; the paper's are 10 and 5, border_weight 0 is none.
     stride, head_channels: of the FCN; base_channels: of the plain U-Net; variant: of the SegNet.
     dropout: of the network; None: its own default.
 
@@ -62,6 +77,14 @@ class Recipe:
     variant: str = "vgg16"
     dropout: float | None = None
     seed: int = 0
+    schedule: str = "poly"
+    ema: float = 0.0
+    precision: str = "bf16"
+    color_strength: float = 1.0
+    degrade: float = 0.0
+    elastic: float = 0.0
+    border_weight: float = 0.0
+    border_sigma: float = 5.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", tuple(self.crop))  # a list, from JSON or a command line
@@ -69,6 +92,9 @@ class Recipe:
         encoder_lr, decoder_lr = LEARNING_RATES.get(self.network, (None, None))
         object.__setattr__(self, "encoder_lr", self.encoder_lr or encoder_lr)
         object.__setattr__(self, "decoder_lr", self.decoder_lr or decoder_lr)
+        self._check()
+
+    def _check(self) -> None:
         checks = {
             f"network must be one of {', '.join(NETWORKS)}": self.network in NETWORKS,
             "epochs must be at least 1": self.epochs >= 1,
@@ -87,10 +113,30 @@ class Recipe:
             "encoder_lr must be positive": (self.encoder_lr or 0) > 0,
             "decoder_lr must be positive": (self.decoder_lr or 0) > 0,
             "seed must be 0 or more": self.seed >= 0,
+            f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
+            "ema must be at least 0 and less than 1": 0 <= self.ema < 1,
+            f"precision must be one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,
+            "color_strength must be from 0 to 2.5": 0 <= self.color_strength <= 2.5,
+            "degrade must be from 0 to 1": 0 <= self.degrade <= 1,
+            "elastic must be 0 or more": self.elastic >= 0,
+            "border_weight must be 0 or more": self.border_weight >= 0,
+            "border_sigma must be positive": self.border_sigma > 0,
         }
         for rule, holds in checks.items():
             if not holds:
                 raise ValueError(f"{rule}, got {getattr(self, rule.split()[0])!r}")
+
+    def learning_rate_factor(self, step: int, total_steps: int) -> float:
+        """Of the peak, for step 0 .. total_steps - 1. "poly": a linear rise over `warmup_steps`,
+        times (1 - step / total_steps)^0.9. "onecycle": cosines from 1/25 up to the peak over the
+        first 30 % and down to 1/250,000 (Smith and Topin, 2018, as torch's OneCycleLR has it)."""
+        if self.schedule == "poly":
+            rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
+            return rise * (1 - step / total_steps) ** 0.9
+        peak = 0.3 * total_steps - 1
+        if step < peak:
+            return _cosine(1 / 25, 1.0, step / peak)
+        return _cosine(1.0, 1 / 250_000, (step - peak) / (total_steps - 1 - peak))
 
     def published(self) -> dict[str, Any]:
         """The recipe as JSON-able values, without the folders of the machine that it ran on."""
@@ -98,6 +144,21 @@ class Recipe:
         if self.vgg16 and Path(self.vgg16).exists():
             names["vgg16"] = Path(self.vgg16).resolve().name
         return asdict(self) | names
+
+
+def check_same(theirs: Recipe, ours: Recipe, what: str) -> None:
+    """TrainingError, which begins with `what`, if the recipes differ in what is published."""
+    old, new = theirs.published(), ours.published()
+    changed = [f"{key} {old[key]!r}, now {new[key]!r}" for key in new if old[key] != new[key]]
+    if changed:
+        raise TrainingError(
+            f"{what} a training with other options ({'; '.join(changed)}): give the same ones "
+            "again, or another --out to begin anew"
+        )
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
 
 
 def build_network(recipe: Recipe, class_names: list[str]) -> SegmentationModel:

@@ -1,74 +1,66 @@
 """The state of a training, and its steps.
 
 Every random draw depends on the seed and the position in the training alone, so that a run that
-was interrupted and resumed takes the same steps as one that was not.
+was interrupted and resumed takes the same steps as one that was not, and one in several processes
+the same as one in one, dropout aside.
 """
 
 import math
-import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .augment import augment
-from .data import IGNORE_INDEX, DataError, SegmentationData, class_frequencies, has_split, open_data
+from .batch_norms import batch_norms, recompute, synchronise
+from .batches import AugmentedData, batch_order, batches_from, seed_of
+from .data import DataError, has_split
 from .evaluate import evaluate
-from .files import whole_file
+from .hub import SegmentationModel
+from .losses import class_weights, total_weight, weighted_cross_entropy
 from .pictures import resize
-from .recipe import Recipe, build_network
+from .processes import process_count, process_index, summed
+from .recipe import Recipe, TrainingError, build_network
 from .segmenter import Segmenter, normalise
+from .survey import survey_splits
 from .vgg16 import calibrate, encoder_layers
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: why, and what to do."""
-
-
-class AugmentedData(Dataset[tuple[Tensor, Tensor]]):
-    """One epoch's augmented crops: (3, h, w) float in [0, 1] and (h, w) int64."""
-
-    def __init__(self, data: SegmentationData, recipe: Recipe, epoch: int) -> None:
-        self.data, self.recipe, self.epoch = data, recipe, epoch
-        self.shrink = 2 if epoch < recipe.half_size_epochs else 1
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        picture, target = self.data.pair(index)
-        size = max(1, (self.recipe.working_size or max(target.shape)) // self.shrink)
-        picture, target = resize(picture, size), resize(target, size, nearest=True)
-        height, width = (side // self.shrink for side in self.recipe.crop)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.recipe.seed, self.epoch, index))
-            return augment(picture, target, crop=(height, width), zoom=self.recipe.zoom)
+SMALLEST_SCALE = 2.0**-10  # of fp16 gradients; below it they overflow whatever the scale
 
 
 class Trainer:
-    """The state of a training: network, optimiser and position."""
+    """The state of a training: data, network, optimiser and position.
 
-    def __init__(self, recipe: Recipe, data: SegmentationData, device: torch.device) -> None:
-        if len(data) < recipe.batch_size:
-            raise TrainingError(
-                f"{len(data)} training pictures are fewer than a batch of {recipe.batch_size}: "
-                "choose a smaller --batch-size"
-            )
-        self.recipe, self.data, self.device = recipe, data, device
-        self.val = open_data(recipe.data, "val") if has_split(recipe.data, "val") else None
-        self.steps_per_epoch = len(data) // recipe.batch_size
+    Reads every file of the splits "train" and "val" first; DataError for all mistakes in them.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
+        self.recipe, self.accelerator, self.device = recipe, accelerator, accelerator.device
+        splits = ["train", "val"] if has_split(recipe.data, "val") else ["train"]
+        surveys = survey_splits(recipe.data, splits)
+        self.data = surveys["train"].data
+        self.val = surveys["val"].data if "val" in surveys else None
+        self.digests = {n: d for survey in surveys.values() for n, d in survey.digests.items()}
+        frequencies = surveys["train"].frequencies
+        if np.isnan(frequencies).all():
+            first = self.data.samples[0].label
+            raise DataError(f"no label has a pixel that is not void, {first} on")
+        self._check_batch()
+        self.steps_per_epoch = len(self.data) // recipe.batch_size
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.step = 0
         self.losses: list[float] = []
-        self.class_weights = class_weights(data, recipe.balance).to(device)
-        model = build_network(recipe, data.class_names)
-        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        names = self.data.class_names
+        self.class_weights = class_weights(frequencies, names, recipe.balance).to(self.device)
+        model = build_network(recipe, names)
+        self.model: SegmentationModel = model.to(  # type: ignore[call-overload]
+            device=self.device, memory_format=torch.channels_last
+        )
         self.frozen = encoder_layers(model, recipe.frozen) if recipe.vgg16 else []
         if recipe.vgg16 and any(
             isinstance(layer, nn.BatchNorm2d) for layer in encoder_layers(model)
@@ -76,9 +68,24 @@ class Trainer:
             calibrate(model, self._normalised(self._first_pictures()))
         for layer in self.frozen:
             layer.requires_grad_(False)
+        synchronise(self.model)
         self.optimizer = torch.optim.AdamW(
             self._parameter_groups(), weight_decay=recipe.weight_decay, fused=True
         )
+        self.average = _moving_average(self.model, recipe.ema) if recipe.ema else None
+
+    def _check_batch(self) -> None:
+        size, pictures = self.recipe.batch_size, len(self.data)
+        if pictures < size:
+            raise TrainingError(
+                f"{pictures} training pictures are fewer than a batch of {size}: "
+                "choose a smaller --batch-size"
+            )
+        if size < process_count():
+            raise TrainingError(
+                f"a batch of {size} cannot be shared by {process_count()} processes: choose a "
+                "larger --batch-size, or start fewer"
+            )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         encoder = (
@@ -109,62 +116,100 @@ class Trainer:
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.model).to(memory_format=torch.channels_last)
 
-    def batches(self, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The rest of the present epoch."""
+    @property
+    def result(self) -> SegmentationModel:
+        """The network that is measured and kept: the moving average, if there is one."""
+        return self.model if self.average is None else cast(SegmentationModel, self.average.module)
+
+    def batches(self, workers: int) -> Iterator[tuple[Tensor, ...]]:
+        """The rest of the present epoch; with several processes, this one's part of each batch."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(_seed(self.recipe.seed, epoch))
-        order = torch.randperm(len(self.data), generator=generator).tolist()
-        size = self.recipe.batch_size
-        batches = [order[i * size : (i + 1) * size] for i in range(done, self.steps_per_epoch)]
-        data = AugmentedData(self.data, self.recipe, epoch)
-        return iter(DataLoader(data, batch_sampler=batches, num_workers=workers))
+        return batches_from(self.data, self.recipe, epoch, done, workers)
 
-    def learning_rate_factor(self) -> float:
-        """Of the peak, for the step to come: a linear rise, times (1 - step / total_steps)^0.9."""
-        rise = min(1.0, (self.step + 1) / max(1, self.recipe.warmup_steps))
-        return rise * (1 - self.step / self.total_steps) ** 0.9
-
-    def take_step(self, pixels: Tensor, target: Tensor) -> float:
-        """One batch, (N, 3, h, w) in [0, 1] and (N, h, w); its loss. TrainingError if that or the
-        gradient is not finite. A batch that is all void teaches nothing: its loss is 0."""
-        torch.manual_seed(_seed(self.recipe.seed, self.step))
+    def take_step(self, pixels: Tensor, target: Tensor, border: Tensor | None = None) -> float:
+        """One batch, (N, 3, h, w) in [0, 1], (N, h, w) and perhaps border weights (N, h, w); its
+        loss, over all processes. TrainingError if that or the gradient is not finite. A batch of
+        no weight, all void for example, teaches nothing: its loss is 0."""
+        torch.manual_seed(seed_of(self.recipe.seed, self.step, process_index()))
         self.model.train()
         for layer in self.frozen:
             layer.eval()
+        factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * self.learning_rate_factor()
+            group["lr"] = group["peak_lr"] * factor
+        target = target.to(self.device)
+        border = None if border is None else border.to(self.device)
+        own_weight = total_weight(target, self.class_weights, border)
+        weight = summed(own_weight)
         value = 0.0
-        if (target != IGNORE_INDEX).any():
-            value = self._descend(pixels.to(self.device), target.to(self.device))
+        if weight > 0:
+            share = float(own_weight / weight)
+            value = self._descend(pixels.to(self.device), target, border, share)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.step += 1
         self.losses.append(value)
         return value
 
-    def _descend(self, pixels: Tensor, target: Tensor) -> float:
+    def _descend(
+        self, pixels: Tensor, target: Tensor, border: Tensor | None, share: float
+    ) -> float:
+        """share: of this process's pixels in the weight of the whole batch."""
         with self._autocast(pixels):
-            logits = self.model(self._normalised(pixels))
-        loss = cross_entropy(logits.float(), target, self.class_weights, ignore_index=IGNORE_INDEX)
-        self._check_finite("loss", float(loss.detach()))
-        loss.backward()
+            logits = self.model(self._normalised(pixels)).float()
+        loss = weighted_cross_entropy(logits, target, self.class_weights, border)
+        loss = share * loss if share else 0.0 * logits.sum()
+        value = float(summed(loss.detach()))
+        self._check_finite("loss", value)
+        scaler = self.accelerator.scaler  # of fp16; it leaves out steps that overflow
+        if scaler is None:
+            loss.backward()
+            self._sum_gradients()
+        else:
+            scaler.scale(loss).backward()
+            self._sum_gradients()
+            scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self._check_finite("gradient's norm", float(norm))
-        self.optimizer.step()
+        if scaler is None:
+            self._check_finite("gradient's norm", float(norm))
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+            if scaler.get_scale() < SMALLEST_SCALE:
+                self._check_finite("gradient's norm in fp16", math.inf)
         self.optimizer.zero_grad()
-        return float(loss.detach())
+        return value
 
-    def _autocast(self, pixels: Tensor) -> torch.autocast:
-        """bfloat16, but not for crops of up to 64 pixels on the CPU: its bfloat16 weight gradients
-        of a convolution much larger than its input (fc6 on a map of 2 pixels) are of memory that
-        nobody wrote (torch 2.13, oneDNN)."""
+    def _sum_gradients(self) -> None:
+        """The loss is the sum of the processes' shares, and so is its gradient."""
+        if process_count() == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        total = summed(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = total.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _autocast(self, pixels: Tensor) -> AbstractContextManager:
+        """The recipe's precision, but not for crops of up to 64 pixels on the CPU: its bfloat16
+        weight gradients of a convolution much larger than its input (fc6 on a map of 2 pixels) are
+        of memory that nobody wrote (torch 2.13, oneDNN)."""
         safe = self.device.type != "cpu" or min(pixels.shape[-2:]) > 64
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=safe)
+        return self.accelerator.autocast(AutocastKwargs(enabled=safe))
 
     def _check_finite(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the {what} became {value} at step {self.step}; the last checkpoint is untouched: "
-                "begin anew, in another --out, with lower learning rates"
-            )
+        if math.isfinite(value):
+            return
+        epoch, number = divmod(self.step, self.steps_per_epoch)
+        batch = batch_order(self.data, self.recipe, epoch)[number]
+        names = ", ".join(self.data.samples[index].picture.name for index in batch[:10])
+        factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
+        raise TrainingError(
+            f"the {what} became {value} at step {self.step} (epoch {epoch + 1}, learning rates at "
+            f"{100 * factor:.0f} % of their peak, pictures {names}); the last checkpoint is "
+            "untouched: begin anew, in another --out, with lower learning rates"
+        )
 
     @property
     def epochs_done(self) -> int:
@@ -183,97 +228,61 @@ class Trainer:
             record |= self.validate(quiet=True)
         return record
 
-    @torch.no_grad()
     def recompute_batch_norms(self, pictures: int = 100) -> None:
-        """Statistics of the batch norms over whole training pictures at the working size (SegNet,
-        section 4.1), in place of the running means of the augmented crops: means of the pictures'
-        means and of their (unbiased) variances."""
-        layers = [
-            m
-            for m in self.model.modules()
-            if isinstance(m, nn.BatchNorm2d) and m not in self.frozen
-        ]
-        if not layers:
-            return
-        self.model.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # a plain mean over all that is seen
-            layer.train()
-        for index in np.linspace(0, len(self.data) - 1, min(pictures, len(self.data))).astype(int):
-            picture = self.data.picture(int(index))
-            picture = resize(picture, self.recipe.working_size or max(picture.shape[:2]))
-            pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device) / 255
-            with self._autocast(pixels):
-                self.model(self._normalised(pixels))
-        self.model.eval()
+        """`batch_norms.recompute` over whole training pictures at the working size, spread over the
+        training set; frozen ones stay."""
+        frozen = {
+            theirs
+            for ours, theirs in zip(self.model.modules(), self.result.modules(), strict=True)
+            if ours in self.frozen
+        }
+        layers = [layer for layer in batch_norms(self.result) if layer not in frozen]
+        chosen = np.linspace(0, len(self.data) - 1, min(pictures, len(self.data))).astype(int)
+        recompute(self.result, layers, map(self._whole_picture, chosen), self._forward_result)
+
+    def _whole_picture(self, index: int) -> Tensor:
+        """(1, 3, h, w) in [0, 1]."""
+        picture = self.data.picture(int(index))
+        picture = resize(picture, self.recipe.working_size or max(picture.shape[:2]))
+        return torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device) / 255
+
+    def _forward_result(self, pixels: Tensor) -> None:
+        with self._autocast(pixels):
+            self.result(self._normalised(pixels))
 
     def validate(self, quiet: bool = False) -> dict[str, float]:
         """Figures on the split "val", those that are NaN left out; none without that split."""
         if self.val is None:
             return {}
-        segmenter = Segmenter(self.model, self.device)
+        precision = "fp32" if self.recipe.precision == "fp32" else "auto"
+        segmenter = Segmenter(self.result, self.device, precision)
         evaluation = evaluate(segmenter, self.val, boundaries=False, quiet=quiet)
         figures = {f"val_{name}": value for name, value in evaluation.summary().items()}
         return {name: round(value, 5) for name, value in figures.items() if not math.isnan(value)}
 
-    def save(self, path: Path) -> None:
-        """A checkpoint; an interruption leaves the old one."""
-        state = {
-            "recipe": asdict(self.recipe),
+    def state(self) -> dict[str, Any]:
+        """All that decides how the training goes on, for `restore`."""
+        scaler = self.accelerator.scaler
+        return {
             "step": self.step,
             "losses": self.losses[-self.steps_per_epoch :],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
         }
-        with whole_file(path) as scratch:
-            torch.save(state, scratch)
 
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint. TrainingError if it is damaged or of another recipe."""
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            check_same(Recipe(**state["recipe"]), self.recipe, f"{path} is of")
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.losses = state["step"], state["losses"]
-        except TrainingError:
-            raise
-        except Exception as error:  # whatever a damaged file makes torch raise
-            raise TrainingError(
-                f"{path} is no checkpoint that this version reads: {error}; delete it to begin anew"
-            ) from error
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.losses = state["step"], state["losses"]
 
 
-def class_weights(data: SegmentationData, balance: float) -> Tensor:
-    """(num_classes,) float32: (median frequency / frequency)^balance (SegNet, section 4.1); 0, with
-    a warning, for a class that no training picture has. DataError if all is void."""
-    frequencies = class_frequencies(data)
-    absent = np.isnan(frequencies)
-    if absent.all():
-        raise DataError(f"no label has a pixel that is not void, {data.samples[0].label} on")
-    if absent.any():
-        names = [
-            name for name, is_absent in zip(data.class_names, absent, strict=True) if is_absent
-        ]
-        warnings.warn(
-            f"no training label has a pixel of {', '.join(names)} (ids in the order of "
-            f"classes.txt, {IGNORE_INDEX} is void); the network cannot learn them",
-            stacklevel=2,
-        )
-    weights = (np.nanmedian(frequencies) / frequencies) ** balance
-    return torch.tensor(np.where(absent, 0.0, weights), dtype=torch.float32)
-
-
-def check_same(theirs: Recipe, ours: Recipe, what: str) -> None:
-    old, new = theirs.published(), ours.published()
-    changed = [f"{key} {old[key]!r}, now {new[key]!r}" for key in new if old[key] != new[key]]
-    if changed:
-        raise TrainingError(
-            f"{what} a training with other options ({'; '.join(changed)}): give the same ones "
-            "again, or another --out to begin anew"
-        )
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+def _moving_average(model: SegmentationModel, decay: float) -> AveragedModel:
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average.requires_grad_(False)
+    return average

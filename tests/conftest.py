@@ -9,6 +9,10 @@ from hub_server import LoopbackHub
 from hub_state import User
 from PIL import Image
 
+from segmodels.processes import accelerator_for
+from segmodels.recipe import Recipe
+from segmodels.trainer import Trainer
+
 CLASS_NAMES = ["ground", "wall", "sky"]
 COLORS = np.array([[90, 60, 40], [200, 30, 30], [120, 180, 250]])
 WIDTH, HEIGHT = 48, 40
@@ -55,6 +59,20 @@ def write_msrc(root: Path, **splits: int) -> Path:
             label.putpalette(COLORS.astype(np.uint8).tobytes().ljust(768, b"\0"))
             label.save(root / "labels" / f"{stem}.png")
     return root
+
+
+def recipe_for(folder: Path, **options: object) -> Recipe:
+    """Three epochs of a tiny U-Net, of three steps each on six pictures."""
+    tiny = {"epochs": 3, "batch_size": 2, "crop": (32, 32), "base_channels": 2, "warmup_steps": 2}
+    return Recipe("unet", str(folder), **{**tiny, "decoder_lr": 0.01, **options})
+
+
+def tiny_trainer(folder: Path, **options: object) -> Trainer:
+    return trainer_for(recipe_for(folder, **options))
+
+
+def trainer_for(recipe: Recipe) -> Trainer:
+    return Trainer(recipe, accelerator_for("cpu", recipe.precision))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from segmodels.augment import augment
+from segmodels.augment import augment, deformed
 
 IDS = [0, 1, 2, 7, 255]
 
@@ -20,9 +20,9 @@ def pair():
     return picture, target
 
 
-def run(pair, seed=0, crop=(48, 64), zoom=(0.7, 1.6)):
+def run(pair, seed=0, crop=(48, 64), zoom=(0.7, 1.6), **options):
     torch.manual_seed(seed)
-    return augment(*pair, crop=crop, zoom=zoom)
+    return augment(*pair, crop=crop, zoom=zoom, **options)
 
 
 @pytest.fixture
@@ -87,3 +87,84 @@ def test_zoom_is_the_enlargement(zoom, part):
     pixels, _ = run((picture, rows), crop=(48, 64), zoom=zoom)
     spans = pixels[:2].amax((1, 2)) - pixels[:2].amin((1, 2))
     assert float((255 * spans + 1).prod()) == pytest.approx(part, rel=0.1)
+
+
+# ---- colours ----
+
+
+def test_without_strength_the_colours_stay(pair):
+    whole = {"crop": (96, 128), "zoom": (1, 1)}
+    pixels, target = run(pair, **whole, color_strength=0)
+    red = torch.zeros(256).index_fill(0, torch.tensor(IDS), 0)
+    red[IDS] = torch.arange(5) * 40 / 255
+    inside = (pixels[0] - red[target]).abs() < 1e-5
+    assert inside.float().mean() > 0.8  # the rest lies between two blocks
+    assert not pixels[1:].any()
+
+
+def test_the_strength_is_how_far_brightness_goes():
+    grey = np.full((64, 64, 3), 100, np.uint8), np.zeros((64, 64), np.uint8)
+    spread = {
+        strength: np.std(
+            [float(run(grey, s, color_strength=strength)[0].mean()) for s in range(30)]
+        )
+        for strength in (0.5, 1.0, 2.5)
+    }
+    assert spread[0.5] < 0.7 * spread[1.0] < 0.7 * 0.8 * spread[2.5]
+
+
+@pytest.mark.parametrize("size", [(96, 128), (33, 70)])
+def test_degraded_pictures_stay_pictures_and_their_targets_whole(pair, size):
+    picture, target = (np.resize(array, (*size, *array.shape[2:])) for array in pair)
+    plain = run((picture, target), color_strength=0)
+    pixels, labels = run((picture, target), color_strength=0, degrade=1.0)
+    assert torch.equal(labels, plain[1])
+    assert 0 <= pixels.min() <= pixels.max() <= 1
+    assert (pixels - plain[0]).abs().mean() > 0.01
+
+
+# ---- elastic deformation ----
+
+
+def test_deformation_by_nothing_changes_nothing(pair):
+    pixels = torch.rand(1, 3, 20, 30)
+    labels = torch.randint(0, 5, (1, 1, 20, 30)).float()
+    moved, ids = deformed(pixels, labels, 0.0)
+    torch.testing.assert_close(moved, pixels)
+    assert torch.equal(ids, labels)
+
+
+def test_a_constant_displacement_shifts_picture_and_labels_alike(monkeypatch):
+    # 3 columns to the right and 2 rows down are fetched: what comes from beyond is void.
+    shift = torch.tensor([3.0, 2.0])[None, :, None, None].expand(1, 2, 3, 3)
+    monkeypatch.setattr(torch, "randn", lambda *_: shift)
+    pixels = torch.rand(1, 3, 20, 30)
+    labels = torch.randint(0, 5, (1, 1, 20, 30)).float()
+    moved, ids = deformed(pixels, labels, 1.0)
+    torch.testing.assert_close(moved[..., :-2, :-3], pixels[..., 2:, 3:], atol=1e-4, rtol=0)
+    assert torch.equal(ids[..., :-2, :-3], labels[..., 2:, 3:])
+    assert (ids[..., -2:, :] == 255).all()
+    assert (ids[..., -3:] == 255).all()
+
+
+@pytest.mark.usefixtures("plain_colors")
+def test_picture_and_target_are_deformed_together(pair):
+    seen = set()
+    for seed in range(5):
+        pixels, target = run(pair, seed, elastic=6.0)
+        places = pixels[0] * 255 / 40
+        inside = ((places - places.round()).abs() < 1e-3) & (target != 255)
+        same = torch.tensor(IDS)[places.round().long().clamp(0, 4)] == target
+        assert same[inside].float().mean() > 0.97
+        seen |= set(target.unique().tolist())
+    assert seen == set(IDS)
+
+
+def test_displacements_have_the_deviation_that_was_asked_for():
+    rows = torch.arange(200.0)[None, None, :, None].expand(1, 1, 200, 200)
+    moves = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        moved, _ = deformed(rows, rows, 5.0)
+        moves.append(float(moved[0, 0, 100, 100] - 100))  # a grid point: drawn, not interpolated
+    assert 3.5 < np.std(moves) < 6.5

@@ -1,14 +1,18 @@
 """Model cards."""
 
 import json
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from segmodels import CheckpointError, UNet
+from segmodels import CheckpointError, SegNet, UNet
 from segmodels.card import write_card
 from segmodels.cli import main
+from segmodels.showcase import MAX_BYTES
 
+CARDS = Path(__file__).parent.parent / "weights_card"
+PUBLISHED_CARDS = sorted(path.parent.name for path in CARDS.glob("*/evaluation.json"))
 EVALUATION = {
     "split": "test",
     "pictures": 2,
@@ -55,11 +59,41 @@ def test_the_text_holds_the_figures_and_the_command(folder):
 
 
 def test_the_cards_command_is_one_that_the_command_line_takes(folder, tmp_path, capsys):
+    new = {"schedule": "onecycle", "ema": 0.999, "elastic": 10.0, "border_weight": 10.0}
+    (folder / "training.json").write_text(json.dumps({**TRAINING, **new}))
     text = write_card(folder).read_text()
     command = text.split("```bash\nsegmodels ")[1].split("```")[0].replace("\\\n", "").split()
     command[command.index("camvid")] = str(tmp_path / "nowhere")
     assert main(command) == 1  # every option was known: what it lacks is the data
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_published_figures_stand_beside_ours_where_there_are_any(folder, tmp_path):
+    assert (
+        "| as published: none on this test set | - | - | - | - |" in write_card(folder).read_text()
+    )
+    segnet = tmp_path / "segnet-camvid"
+    SegNet(class_names=["road", "sky"], variant="basic").save_pretrained(segnet)
+    (segnet / "evaluation.json").write_text(json.dumps(EVALUATION))
+    text = write_card(segnet).read_text()
+    assert "| SegNet, 3,433 pictures (SegNet paper) | 60.10 | 90.40 | 71.20 | 46.84 |" in text
+    assert "as published: none" not in text
+
+
+def test_a_card_says_where_the_network_fails(folder):
+    assert "## Where it fails\n\nNot recorded." in write_card(folder).read_text()
+    matrix = [[90, 10], [30, 70]]
+    (folder / "evaluation.json").write_text(json.dumps({**EVALUATION, "confusion_matrix": matrix}))
+    text = write_card(folder).read_text()
+    assert "- **sky** (IoU 63.64 %): 70 % of its pixels are found, 30 % are taken for road." in text
+
+
+def test_weights_on_data_without_terms_are_for_research_only(folder, tmp_path):
+    msrc = folder.rename(tmp_path / "unet-msrc")
+    card = ModelCard.load(write_card(msrc))
+    assert (card.data.license, card.data.license_name) == ("other", "research-only")
+    assert "# U-Net on MSRC\n" in card.text
+    assert "no terms stated: research only." in card.text
 
 
 def test_a_card_needs_an_evaluation(folder):
@@ -80,3 +114,15 @@ def test_a_damaged_record_of_the_training_is_told(folder):
     (folder / "training.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"training\.json cannot be read"):
         write_card(folder)
+
+
+@pytest.mark.parametrize("name", PUBLISHED_CARDS)
+def test_a_published_card_is_what_the_program_makes_of_its_figures(name, tmp_path):
+    published = CARDS / name
+    again = tmp_path / name
+    again.mkdir()
+    for file in published.iterdir():
+        if file.name != "README.md":
+            (again / file.name).symlink_to(file)
+    assert write_card(again).read_text() == (published / "README.md").read_text()
+    assert (published / "examples.jpg").stat().st_size <= MAX_BYTES

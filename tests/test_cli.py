@@ -111,7 +111,7 @@ def test_evaluate_prints_a_table_and_writes_json(model, tmp_path, capsys):
 
 def test_evaluate_tells_of_missing_data(model, tmp_path, capsys):
     assert main(["evaluate", "--model", str(model), "--data", str(tmp_path)]) == 1
-    assert "classes.txt" in capsys.readouterr().err
+    assert "has no split 'test'" in capsys.readouterr().err
 
 
 def test_train_makes_a_network_that_predict_takes(tmp_path, capsys):
@@ -122,6 +122,20 @@ def test_train_makes_a_network_that_predict_takes(tmp_path, capsys):
     picture = next((data / "test").iterdir())
     assert main(["predict", str(picture), "--model", str(out), "--out", str(tmp_path / "o")]) == 0
     assert (tmp_path / "o" / picture.name).exists()
+
+
+@pytest.mark.parametrize(
+    ("launched", "options", "precision"),
+    [("fp16", [], "fp16"), ("no", [], "bf16"), ("fp16", ["--precision", "fp32"], "fp32")],
+)
+def test_train_takes_the_precision_of_accelerate_launch(
+    launched, options, precision, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr("segmodels.train.train", lambda recipe, **_: seen.append(recipe.precision))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    assert main(["train", "unet", "--data", "d", "--out", str(tmp_path), *options]) == 0
+    assert seen == [precision]
 
 
 def test_train_tells_of_mistakes(tmp_path, capsys):

@@ -3,7 +3,8 @@ import pytest
 from conftest import CLASS_NAMES, synthetic_pair
 from PIL import Image
 
-from segmodels.data import DataError, class_frequencies, has_split, open_data
+from segmodels.data import DataError, has_split, open_data
+from segmodels.survey import survey
 
 
 @pytest.fixture(params=["camvid", "msrc"])
@@ -54,7 +55,7 @@ def test_two_pictures_of_one_stem_are_refused(folder):
 def test_a_missing_partner_is_named(folder, kind):
     file = first_files(folder)[kind]
     file.unlink()
-    message = rf"1 of 6 samples .*'train', have no {('picture', 'label')[kind]}: {file.stem}$"
+    message = rf"^{file.stem} has no {('picture', 'label')[kind]} in {file.parent}$"
     with pytest.raises(DataError, match=message):
         open_data(folder, "train")
 
@@ -83,11 +84,20 @@ def test_sizes_that_differ_are_named(folder):
         open_data(folder, "train").pair(0)
 
 
-def test_a_label_in_colours_is_refused(folder):
+def test_a_label_in_colours_is_refused_unless_they_are_declared(folder):
     _, label = first_files(folder)
-    Image.new("RGB", (48, 40)).save(label)
-    with pytest.raises(DataError, match=rf"{label.name} has mode RGB; expected .* class ids"):
+    Image.new("RGB", (48, 40), (9, 8, 7)).save(label)
+    with pytest.raises(
+        DataError, match=rf"{label} is a picture of colours, and no colours are dec"
+    ):
         open_data(folder, "train").target(0)
+
+
+def test_grey_saved_as_rgb_is_grey(folder):
+    _, label = first_files(folder)
+    ids = open_data(folder, "train").target(0)
+    Image.fromarray(ids).convert("RGB").save(label)
+    np.testing.assert_array_equal(open_data(folder, "train").target(0), ids)
 
 
 def test_a_one_bit_label_has_the_ids_0_and_1(folder):
@@ -165,7 +175,7 @@ def test_class_frequencies_by_hand(camvid):
     second = np.repeat(np.uint8([0, 0, 0, 2]), 10)[:, None].repeat(48, 1)
     for sample, ids in zip(open_data(camvid, "train").samples, (first, second), strict=True):
         Image.fromarray(ids).save(sample.label)
-    frequencies = class_frequencies(open_data(camvid, "train"))
+    frequencies = survey(open_data(camvid, "train")).frequencies
     np.testing.assert_allclose(frequencies, [2 / 3, 1 / 2, 1 / 4])
 
 
@@ -174,4 +184,4 @@ def test_the_frequency_of_an_absent_class_is_nan(camvid):
     for sample in open_data(camvid, "train").samples:
         ids = np.array(Image.open(sample.label))
         Image.fromarray(np.where(ids == 3, 255, ids).astype(np.uint8)).save(sample.label)
-    assert np.isnan(class_frequencies(open_data(camvid, "train"))).tolist() == [0, 0, 0, 1]
+    assert np.isnan(survey(open_data(camvid, "train")).frequencies).tolist() == [0, 0, 0, 1]

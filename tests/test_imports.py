@@ -13,7 +13,9 @@ PACKAGE = Path(__file__).parent.parent / "segmodels"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("*.py"))
 NETWORKS = ["fcn", "unet", "segnet"]
-TRAINING = ["train", "trainer", "recipe", "data", "augment", "evaluate", "metrics"]
+DATA = ["labels", "layouts", "data", "survey"]
+TRAINING = ["train", "resume", "trainer", "batches", "batch_norms", "losses", "recipe", "augment"]
+TRAINING += [*DATA, "processes", "memory", "evaluate", "metrics", "grid", "report"]
 
 
 def imports_of(module):
@@ -74,7 +76,7 @@ def test_nothing_behind_a_network_knows_pictures_pages_or_command_lines(module):
         assert not imports_of(behind)[1] & {"PIL", "gradio", "argparse", "tqdm", "kornia"}
 
 
-@pytest.mark.parametrize("module", [name for name in TRAINING if name in MODULES])
+@pytest.mark.parametrize("module", TRAINING)
 def test_training_knows_nothing_of_the_demo(module):
     for behind in {module, *everything_behind(module)}:
         ours, others = imports_of(behind)
@@ -85,7 +87,13 @@ def test_training_knows_nothing_of_the_demo(module):
 def test_inference_knows_nothing_of_training():
     for behind in {"segmenter", *everything_behind("segmenter")}:
         assert not imports_of(behind)[0] & {*TRAINING, "compare", "benchmark", "cli"}
-        assert "kornia" not in imports_of(behind)[1]
+        assert not imports_of(behind)[1] & {"kornia", "accelerate"}
+
+
+@pytest.mark.parametrize("module", [*DATA, "evaluate", "metrics", "grid", "report", "card"])
+def test_data_and_evaluation_know_nothing_of_training(module):
+    training = {"train", "resume", "trainer", "batches", "batch_norms", "losses", "augment"}
+    assert not everything_behind(module) & training
 
 
 def test_pictures_know_no_network():
@@ -119,4 +127,4 @@ def test_importing_the_package_loads_neither_gradio_nor_training_libraries():
     )
     loaded = set(result.stdout.split())
     assert {"segmodels", "torch"} <= loaded
-    assert not loaded & {"gradio", "kornia", "scipy", "sklearn", "app"}
+    assert not loaded & {"gradio", "kornia", "scipy", "sklearn", "accelerate", "app"}

@@ -88,8 +88,8 @@ def test_maps_of_different_sizes_are_refused(function):
         function(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), CLASSES)
 
 
-def naive_boundary(region):
-    """Pixels of the region with one of four neighbours inside the picture but not the region."""
+def naive_boundary(region, known):
+    """Pixels of the region with one of four neighbours that is known and not of the region."""
     height, width = region.shape
     return [
         (y, x)
@@ -97,8 +97,8 @@ def naive_boundary(region):
         for x in range(width)
         if region[y, x]
         and any(
-            0 <= y + dy < height and 0 <= x + dx < width and not region[y + dy, x + dx]
-            for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1))
+            0 <= b < height and 0 <= a < width and known[b, a] and not region[b, a]
+            for b, a in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
         )
     ]
 
@@ -106,19 +106,22 @@ def naive_boundary(region):
 def naive_boundary_f1(target, prediction, tolerance):
     """By the definition, over all pairs of boundary pixels."""
     radius = tolerance * np.hypot(*target.shape)
+    everywhere = np.ones(target.shape, bool)
+    void = np.argwhere(target == 255).tolist()
+
+    def near(point, those):
+        return any(np.hypot(point[0] - y, point[1] - x) <= radius for y, x in those)
+
     scores = []
     for class_id in range(CLASSES):
-        true = naive_boundary((target == class_id) & (target != 255))
-        found = naive_boundary((prediction == class_id) & (target != 255))
-        if not true and not found:
+        true = naive_boundary(target == class_id, target != 255)
+        found = naive_boundary(prediction == class_id, everywhere)
+        judged = [point for point in found if not near(point, void)]
+        if not true and not judged:
             scores.append(np.nan)
             continue
-
-        def share(these, those):
-            near = [any(np.hypot(a - c, b - d) <= radius for c, d in those) for a, b in these]
-            return sum(near) / len(near) if near else 0.0
-
-        precision, recall = share(found, true), share(true, found)
+        precision = np.mean([near(point, true) for point in judged or found]) if found else 0
+        recall = np.mean([near(point, found) for point in true]) if true else 0
         both = precision + recall
         scores.append(2 * precision * recall / both if both else 0.0)
     return scores
@@ -159,3 +162,25 @@ def test_boundary_f1_of_a_class_in_one_map_only_is_zero():
 def test_mean_over_pictures_leaves_out_the_pictures_without_the_class():
     scores = [np.array([0.2, np.nan, np.nan]), np.array([0.6, 0.5, np.nan])]
     np.testing.assert_allclose(metrics.mean_over_pictures(scores), [0.4, 0.5, np.nan])
+
+
+def test_the_edge_of_void_is_no_boundary():
+    # Class 0 left, a strip of void in columns 8 to 11, class 1 right; the prediction's border may
+    # lie anywhere in the strip, and where it lies farther away it is wrong. The tolerance is 0.05
+    # of sqrt(10^2 + 20^2) = 22.4: 1.1 pixels.
+    target = np.zeros((10, 20), np.uint8)
+    target[:, 12:], target[:, 8:12] = 1, 255
+    for column, score in ((9, np.nan), (11, np.nan), (8, np.nan), (4, 0.0)):
+        prediction = (np.arange(20)[None] >= column).astype(np.uint8).repeat(10, 0)
+        scores = metrics.boundary_f1(target, prediction, 2, tolerance=0.05)
+        np.testing.assert_array_equal(scores, [score, score])
+
+
+def test_a_boundary_in_void_still_finds_the_one_beside_it():
+    # The border between rows 4 and 5 is known in columns 0 to 9 and void beyond; the prediction
+    # has it there too. All that is judged is right.
+    target = np.zeros((10, 20), np.uint8)
+    target[5:] = 1
+    prediction = target.copy()
+    target[3:7, 10:] = 255
+    assert metrics.boundary_f1(target, prediction, 2, tolerance=0.05).tolist() == [1, 1]

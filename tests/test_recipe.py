@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from segmodels.segnet import SegNet
 from segmodels.unet import UNet
 
 NAMES = ["a", "b", "c"]
+CARDS = Path(__file__).parent.parent / "weights_card"
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,14 @@ NAMES = ["a", "b", "c"]
         ({"working_size": 1}, "working_size must be None or at least 2"),
         ({"frozen": 14}, "frozen must be from 0 to 13"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"schedule": "step"}, "schedule must be one of poly, onecycle, got 'step'"),
+        ({"ema": 1.0}, "ema must be at least 0 and less than 1, got 1.0"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, got 'fp8'"),
+        ({"color_strength": 3}, "color_strength must be from 0 to 2.5, got 3"),
+        ({"degrade": 1.5}, "degrade must be from 0 to 1, got 1.5"),
+        ({"elastic": -1}, "elastic must be 0 or more, got -1"),
+        ({"border_weight": -1}, "border_weight must be 0 or more, got -1"),
+        ({"border_sigma": 0}, "border_sigma must be positive, got 0"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(options, message):
@@ -46,6 +56,41 @@ def test_what_is_published_names_no_folder_of_the_machine(tmp_path):
     assert again.published() == published
     assert (again.epochs, again.crop) == (7, recipe.crop)
     assert Recipe("fcn", "d", vgg16="org/vgg16").published()["vgg16"] == "org/vgg16"
+
+
+def test_the_poly_schedule_by_hand():
+    recipe = Recipe("unet", "d", warmup_steps=2)
+    factors = [recipe.learning_rate_factor(step, 9) for step in range(9)]
+    # Step 0: half of the rise; step 1: (1 - 1/9)^0.9 = 0.8994; step 8: (1/9)^0.9 = 0.1384.
+    assert factors[0] == 0.5
+    assert factors[1] == pytest.approx(0.8994, abs=1e-4)
+    assert factors[8] == pytest.approx(0.1384, abs=1e-4)
+    assert factors[1:] == sorted(factors[1:], reverse=True)
+    assert Recipe("unet", "d", warmup_steps=0).learning_rate_factor(0, 9) == 1
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 10, 99])
+def test_the_one_cycle_schedule_is_torchs(total):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=total, cycle_momentum=False
+    )
+    recipe = Recipe("unet", "d", schedule="onecycle")
+    for step in range(total):
+        if total > 3:  # torch's own divides by less than nothing where the rise has no step
+            expected = optimizer.param_groups[0]["lr"]
+            assert recipe.learning_rate_factor(step, total) == pytest.approx(expected, rel=1e-6)
+        assert 0 < recipe.learning_rate_factor(step, total) <= 1
+        optimizer.step()
+        if step < total - 1:
+            theirs.step()
+
+
+def test_recipes_of_earlier_versions_mean_what_they_meant():
+    old = json.loads((CARDS / "unet-camvid" / "training.json").read_text())
+    recipe = Recipe(**old)
+    assert (recipe.schedule, recipe.precision, recipe.color_strength) == ("poly", "bf16", 1.0)
+    assert not any((recipe.ema, recipe.degrade, recipe.elastic, recipe.border_weight))
 
 
 def test_networks_are_built_as_the_recipe_says():

@@ -1,27 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_camvid
+from conftest import tiny_trainer, trainer_for, write_camvid
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from segmodels import trainer as trainer_module
+from segmodels.batches import batch_order
 from segmodels.data import DataError, open_data
-from segmodels.recipe import Recipe
-from segmodels.trainer import AugmentedData, Trainer, TrainingError, class_weights
+from segmodels.recipe import Recipe, TrainingError
 from segmodels.vgg16 import LAYERS, encoder_layers
-
-CPU = torch.device("cpu")
-
-
-def recipe_for(folder, **options):
-    tiny = {"epochs": 3, "batch_size": 2, "crop": (32, 32), "base_channels": 2, "warmup_steps": 2}
-    return Recipe("unet", str(folder), **{**tiny, "decoder_lr": 0.01, **options})
-
-
-def tiny_trainer(folder, **options):
-    return Trainer(recipe_for(folder, **options), open_data(folder, "train"), CPU)
 
 
 def state_of(trainer):
@@ -43,22 +31,11 @@ def vgg16_file(tmp_path_factory):
     return str(path)
 
 
-# ---- class weights ----
-
-
-def test_class_weights_by_hand(tmp_path):
-    data = open_data(write_camvid(tmp_path / "d", train=1), "train")
-    ids = np.repeat(np.uint8([0, 0, 1, 1, 1, 1, 1, 2]), 5)[:, None].repeat(48, 1)
-    Image.fromarray(ids).save(data.samples[0].label)
-    # Frequencies 2/8, 5/8, 1/8, their median 2/8: 1, 2/5 and 2; at exponent 1/2 their roots.
-    np.testing.assert_allclose(class_weights(data, 1.0), [1, 0.4, 2], rtol=1e-6)
-    np.testing.assert_allclose(class_weights(data, 0.5), np.sqrt([1, 0.4, 2]), rtol=1e-6)
-    assert class_weights(data, 0.0).tolist() == [1, 1, 1]
+# ---- data ----
 
 
 def test_a_class_without_a_training_pixel_weighs_nothing_and_is_named(camvid):
-    data = open_data(camvid, "train")
-    for sample in data.samples:
+    for sample in open_data(camvid, "train").samples:
         ids = np.array(Image.open(sample.label))
         Image.fromarray(np.where(ids == 1, 0, ids).astype(np.uint8)).save(sample.label)
     with pytest.warns(UserWarning, match="no training label has a pixel of wall "):
@@ -75,64 +52,16 @@ def test_labels_that_are_all_void_are_refused(camvid):
         tiny_trainer(camvid)
 
 
-# ---- batches ----
-
-
-def test_every_epoch_sees_every_picture_once_in_its_own_order(camvid, monkeypatch):
-    monkeypatch.setattr(AugmentedData, "__getitem__", lambda self, index: (self.epoch, index))
-    trainer = tiny_trainer(camvid)
-    seen = []
-    for epoch in range(3):
-        trainer.step = 3 * epoch
-        batches = list(trainer.batches(0))
-        assert all((numbers == epoch).all() for numbers, _ in batches)
-        seen.append(torch.cat([indices for _, indices in batches]).tolist())
-    assert all(sorted(order) == [0, 1, 2, 3, 4, 5] for order in seen)
-    assert len({tuple(order) for order in seen}) > 1
-    trainer.step = 4  # the second batch of the second epoch
-    rest = torch.cat([indices for _, indices in trainer.batches(0)]).tolist()
-    assert rest == seen[1][2:]
-
-
-def test_half_size_epochs_halve_pictures_and_crops(camvid, monkeypatch):
-    calls = []
-
-    def spy(picture, target, *, crop, zoom):
-        calls.append((picture.shape, target.shape, crop, zoom))
-        return augment(picture, target, crop=crop, zoom=zoom)
-
-    augment = trainer_module.augment
-    monkeypatch.setattr(trainer_module, "augment", spy)
-    trainer = tiny_trainer(camvid, half_size_epochs=1, working_size=36)
-    shapes = []
-    for trainer.step in (0, 3):
-        pixels, target = next(trainer.batches(0))
-        shapes.append((tuple(pixels.shape), tuple(target.shape)))
-    # 48 x 40 at a working size of 36 is 36 x 30, at half of that 18 x 15.
-    assert calls[0] == ((15, 18, 3), (15, 18), (16, 16), (0.7, 1.6))
-    assert calls[2] == ((30, 36, 3), (30, 36), (32, 32), (0.7, 1.6))
-    assert shapes == [((2, 3, 16, 16), (2, 16, 16)), ((2, 3, 32, 32), (2, 32, 32))]
-
-
-def test_crops_depend_on_seed_epoch_and_picture_alone(camvid):
-    data = open_data(camvid, "train")
-
-    def crop(epoch=0, index=0, **options):
-        torch.rand(1)  # whatever the random state is, which stays as it is
-        before = torch.get_rng_state()
-        pixels, _ = AugmentedData(data, recipe_for(camvid, **options), epoch)[index]
-        assert torch.equal(torch.get_rng_state(), before)
-        return pixels
-
-    assert torch.equal(crop(), crop())
-    for other in (crop(epoch=1), crop(index=1), crop(seed=1)):
-        assert not torch.equal(crop(), other)
-
-
-def test_worker_processes_give_the_same_batches(camvid):
-    trainer = tiny_trainer(camvid)
-    for own, theirs in zip(trainer.batches(0), trainer.batches(1), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(own, theirs, strict=True))
+def test_the_mistakes_of_all_splits_are_told_together_before_a_step_is_taken(camvid):
+    (camvid / "valannot" / "001.png").unlink()
+    (camvid / "train" / "002.png").write_bytes(b"cut off")
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(camvid / "trainannot" / "004.png")
+    with pytest.raises(DataError) as caught:
+        tiny_trainer(camvid)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 mistakes:"
+    for line, words in zip(lines[1:], ("002.png", "10 x 10 pixels", "no label"), strict=True):
+        assert words in line
 
 
 def test_fewer_pictures_than_a_batch_are_refused(camvid):
@@ -143,23 +72,12 @@ def test_fewer_pictures_than_a_batch_are_refused(camvid):
 # ---- steps ----
 
 
-def test_the_schedule_by_hand(camvid):
-    trainer = tiny_trainer(camvid)  # 3 epochs of 3 steps, 2 of them to warm up
-    factors = []
-    for trainer.step in range(9):
-        factors.append(trainer.learning_rate_factor())
-    # Step 0: half of the rise; step 1: (1 - 1/9)^0.9 = 0.8994; step 8: (1/9)^0.9 = 0.1384.
-    assert factors[0] == 0.5
-    assert factors[1] == pytest.approx(0.8994, abs=1e-4)
-    assert factors[8] == pytest.approx(0.1384, abs=1e-4)
-    assert factors[1:] == sorted(factors[1:], reverse=True)
+def test_the_schedule_sets_the_learning_rates(camvid):
+    trainer = tiny_trainer(camvid)
     trainer.step = 4
     trainer.take_step(*next(trainer.batches(0)))
-    assert {group["lr"] for group in trainer.optimizer.param_groups} == {0.01 * factors[4]}
-
-
-def test_no_warm_up_begins_at_the_peak(camvid):
-    assert tiny_trainer(camvid, warmup_steps=0).learning_rate_factor() == 1
+    factor = trainer.recipe.learning_rate_factor(4, 9)
+    assert {group["lr"] for group in trainer.optimizer.param_groups} == {0.01 * factor}
 
 
 def test_the_loss_is_the_weighted_cross_entropy(camvid):
@@ -191,8 +109,13 @@ def test_steps_bring_the_loss_down(camvid):
 def test_a_loss_that_is_not_finite_ends_the_training(camvid):
     trainer = tiny_trainer(camvid)
     pixels, target = next(trainer.batches(0))
+    position = trainer.data, trainer.recipe, 0
     before = [p.clone() for p in trainer.model.parameters()]
-    with pytest.raises(TrainingError, match=r"the loss became nan at step 0; .* lower learning"):
+    names = [trainer.data.samples[i].picture.name for i in batch_order(*position)[0]]
+    message = (
+        rf"the loss became nan at step 0 \(epoch 1, .* {', '.join(names)}\); .* lower learning"
+    )
+    with pytest.raises(TrainingError, match=message):
         trainer.take_step(pixels * float("nan"), target)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
 
@@ -218,20 +141,57 @@ def test_a_batch_that_is_all_void_teaches_nothing(camvid):
 @pytest.mark.parametrize("crop", [(32, 32), (64, 64)])
 def test_tiny_crops_of_an_fcn_do_not_train_on_memory_that_nobody_wrote(camvid, crop):
     recipe = Recipe("fcn", str(camvid), crop=crop, head_channels=32, batch_size=2)
-    trainer = Trainer(recipe, open_data(camvid, "train"), CPU)
+    trainer = trainer_for(recipe)
     batch = next(trainer.batches(0))
     for size in (10**3, 10**4, 10**5, 10**6, 4 * 10**6):  # what free memory may hold
         torch.full((size,), float("inf"))
     assert trainer.take_step(*batch) == pytest.approx(np.log(3), rel=1e-5)  # scores begin at 0
 
 
-@pytest.mark.parametrize(("crop", "dtype"), [((64, 80), torch.float32), ((72, 72), torch.bfloat16)])
-def test_larger_crops_are_computed_in_bfloat16(camvid, crop, dtype):
-    trainer = tiny_trainer(camvid, crop=crop)
+@pytest.mark.parametrize(
+    ("crop", "precision", "dtype"),
+    [
+        ((64, 80), "bf16", torch.float32),
+        ((72, 72), "bf16", torch.bfloat16),
+        ((72, 72), "fp32", torch.float32),
+    ],
+)
+def test_crops_of_more_than_64_pixels_are_computed_in_the_recipes_precision(
+    camvid, crop, precision, dtype
+):
+    trainer = tiny_trainer(camvid, crop=crop, precision=precision)
     seen = []
     trainer.model.heatmaps.register_forward_hook(lambda *arguments: seen.append(arguments[2].dtype))
     trainer.take_step(*next(trainer.batches(0)))
     assert seen == [dtype]
+
+
+def test_border_weights_change_the_loss(camvid):
+    plain, weighted = tiny_trainer(camvid), tiny_trainer(camvid, border_weight=10.0)
+    pixels, target, border = next(weighted.batches(0))
+    assert border.shape == target.shape
+    assert border.max() > 5  # sky meets ground somewhere in the crop
+    own, bordered = plain.take_step(pixels, target), weighted.take_step(pixels, target, border)
+    assert np.isfinite(bordered)
+    assert bordered != own
+
+
+def test_the_moving_average_is_the_formulas(camvid):
+    trainer = tiny_trainer(camvid, ema=0.8)
+    batches = list(trainer.batches(0))
+    trainer.take_step(*batches[0])
+    average = state_of(trainer)  # it begins as the weights after the first step
+    for batch in batches[1:]:
+        trainer.take_step(*batch)
+        for name, now in trainer.model.state_dict().items():
+            if now.is_floating_point():
+                average[name] = 0.8 * average[name] + 0.2 * now
+    assert trainer.result is not trainer.model
+    for name, tensor in trainer.result.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, average[name])
+    moved = trainer.result.heatmaps.weight - trainer.model.heatmaps.weight
+    assert moved.abs().max() > 1e-4
 
 
 # ---- parameters ----
@@ -241,7 +201,7 @@ def test_larger_crops_are_computed_in_bfloat16(camvid, crop, dtype):
 def test_every_trainable_parameter_is_in_one_group_and_no_other(camvid, vgg16_file, frozen):
     options = {"vgg16": vgg16_file, "frozen": frozen, "encoder_lr": 0.002}
     recipe = Recipe("segnet", str(camvid), batch_size=2, crop=(32, 32), **options)
-    trainer = Trainer(recipe, open_data(camvid, "train"), CPU)
+    trainer = trainer_for(recipe)
     groups = trainer.optimizer.param_groups
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     grouped = [names[parameter] for group in groups for parameter in group["params"]]
@@ -259,7 +219,7 @@ def test_every_trainable_parameter_is_in_one_group_and_no_other(camvid, vgg16_fi
 
 def test_frozen_layers_stay_as_they_are(camvid, vgg16_file):
     recipe = Recipe("segnet", str(camvid), vgg16=vgg16_file, batch_size=2, crop=(32, 32))
-    trainer = Trainer(recipe, open_data(camvid, "train"), CPU)
+    trainer = trainer_for(recipe)
     before = state_of(trainer)
     trainer.take_step(*next(trainer.batches(0)))
     changed = {
@@ -296,6 +256,20 @@ def test_recomputed_batch_norms_are_the_statistics_of_whole_pictures(camvid):
     assert seen["encoder1.1"][0].shape[2:] == (27, 32)  # 48 x 40 at a longer side of 32
 
 
+def test_of_a_moving_average_the_batch_norms_are_recomputed(camvid, vgg16_file):
+    options = {"vgg16": vgg16_file, "ema": 0.9, "frozen": 2}
+    recipe = Recipe("segnet", str(camvid), batch_size=2, crop=(32, 32), **options)
+    trainer = trainer_for(recipe)
+    before = state_of(trainer)
+    trainer.recompute_batch_norms(pictures=1)
+    after = trainer.result.state_dict()
+    changed = {
+        name for name in after if "running_mean" in name and (after[name] != before[name]).any()
+    }
+    assert not any(name.startswith("encoders.0") for name in changed)  # frozen
+    assert {"encoders.1.conv2_1.bn.running_mean", "decoders.4.conv1_2_d.bn.running_mean"} <= changed
+
+
 def test_recomputed_batch_norms_see_as_many_pictures_as_asked_for(camvid):
     trainer = tiny_trainer(camvid)
     trainer.recompute_batch_norms(pictures=2)
@@ -312,7 +286,7 @@ def test_validation_is_skipped_without_a_val_split(tmp_path):
 
 def test_a_val_split_that_is_broken_is_refused_before_training(camvid):
     (camvid / "valannot" / "001.png").unlink()
-    with pytest.raises(DataError, match=r"'val', have no label: 001"):
+    with pytest.raises(DataError, match=r"001 has no label in .*valannot"):
         tiny_trainer(camvid)
 
 
@@ -325,3 +299,49 @@ def test_validation_leaves_the_network_in_training(camvid):
     assert all(0 <= value <= 1 for value in figures.values())
     assert all(torch.equal(before[name], now) for name, now in trainer.model.state_dict().items())
     assert trainer.take_step(*next(trainer.batches(0))) > 0
+
+
+# ---- fp16's scaled gradients ----
+
+
+@pytest.fixture
+def scaled_trainer(camvid):
+    """With the scaler of fp16, on the CPU and in float32."""
+    trainer = tiny_trainer(camvid)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    return trainer
+
+
+def test_scaled_gradients_make_the_same_step(camvid, scaled_trainer):
+    plain = tiny_trainer(camvid)
+    batch = next(plain.batches(0))
+    assert scaled_trainer.take_step(*batch) == plain.take_step(*batch)
+    for name, tensor in plain.model.state_dict().items():
+        torch.testing.assert_close(scaled_trainer.model.state_dict()[name], tensor, msg=name)
+
+
+def test_a_gradient_that_overflows_costs_a_step_and_halves_the_scale(scaled_trainer):
+    trainer = scaled_trainer
+    trainer.model.heatmaps.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = [p.clone() for p in trainer.model.parameters()]
+    assert trainer.take_step(*next(trainer.batches(0))) > 0
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert trainer.accelerator.scaler.get_scale() == 2.0**11
+    assert trainer.step == 1
+
+
+def test_gradients_that_overflow_whatever_the_scale_end_the_training(scaled_trainer):
+    scaled_trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-10)
+    scaled_trainer.model.heatmaps.weight.register_hook(lambda g: g * float("inf"))
+    with pytest.raises(TrainingError, match="the gradient's norm in fp16 became inf at step 0"):
+        scaled_trainer.take_step(*next(scaled_trainer.batches(0)))
+
+
+def test_the_scale_is_part_of_the_state(camvid, scaled_trainer):
+    scaled_trainer.take_step(*next(scaled_trainer.batches(0)))
+    scaled_trainer.accelerator.scaler.update(2.0**5)
+    state = scaled_trainer.state()
+    other = tiny_trainer(camvid)
+    other.accelerator.scaler = torch.amp.GradScaler("cpu")
+    other.restore(state)
+    assert other.accelerator.scaler.get_scale() == 2.0**5

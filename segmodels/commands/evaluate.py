@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..data import SPLITS, open_data
 from ..files import write_text
+from ..segmentation import save_png
 from . import CommandError, Commands, add_device, open_segmenter
 
 
@@ -16,6 +17,10 @@ def add(commands: Commands) -> None:
     command.add_argument("--split", default="test", help=f"{', '.join(SPLITS)}; default: test")
     command.add_argument("--json", type=Path, help="write the figures here too")
     command.add_argument(
+        "--grid", type=Path, metavar="FILE.png", help="draw the best and worst pictures, with truth"
+    )
+    command.add_argument("--grid-pictures", type=int, default=4, help="of each kind; default: 4")
+    command.add_argument(
         "--card", action="store_true", help="write them, and a model card, into the model's folder"
     )
     add_device(command)
@@ -25,16 +30,27 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from ..card import EVALUATION_NAME, write_card
     from ..evaluate import evaluate
+    from ..grid import picture_grid
+    from ..processes import is_main_process, join_processes
 
     if options.card and not Path(options.model).is_dir():
         raise CommandError(f"--card writes into the model's folder; {options.model} is none")
+    if options.grid_pictures < 1:
+        raise CommandError(f"--grid-pictures must be at least 1, got {options.grid_pictures}")
+    options.device = join_processes(options.device)
     data = open_data(options.data, options.split)
-    evaluation = evaluate(open_segmenter(options), data)
+    segmenter = open_segmenter(options)
+    evaluation = evaluate(segmenter, data)
+    if not is_main_process():
+        return 0
     print(f"{options.model} on {options.split} of {options.data}, {len(data)} pictures\n")
     print(evaluation.table())
     figures = json.dumps({"split": options.split, **evaluation.to_json()}, indent=2) + "\n"
     if options.json:
         write_text(options.json, figures)
+    if options.grid:
+        save_png(picture_grid(segmenter, data, evaluation, options.grid_pictures), options.grid)
+        print(f"\nbest and worst pictures: {options.grid}")
     if options.card:
         write_text(Path(options.model) / EVALUATION_NAME, figures)
         print(f"\nmodel card: {write_card(Path(options.model))}")

@@ -1,9 +1,12 @@
 """`segmodels train`: a network from a data set."""
 
 import argparse
+import os
 from pathlib import Path
 
 from . import CommandError, Commands
+
+RUN_OPTIONS = ("out", "device", "workers", "tracker", "validate_every", "checkpoint_seconds")
 
 
 def add(commands: Commands) -> None:
@@ -25,30 +28,49 @@ def add(commands: Commands) -> None:
     command.add_argument("--working-size", type=int, help="longer side of the pictures, pixels")
     command.add_argument("--encoder-lr", type=float)
     command.add_argument("--decoder-lr", type=float)
+    command.add_argument("--schedule", help='"poly" or "onecycle"')
+    command.add_argument("--ema", type=float, help="decay of a moving average, 0.999 for example")
+    command.add_argument("--precision", help="bf16, fp16 or fp32; default: accelerate's, or bf16")
     command.add_argument("--weight-decay", type=float)
     command.add_argument("--warmup-steps", type=int)
     command.add_argument("--frozen", type=int, help="VGG16 convolutions that stay as they are")
     command.add_argument("--balance", type=float, help="exponent of the class weights; 0: none")
+    command.add_argument("--border-weight", type=float, help="U-Net's w0, 10 in its paper; 0: none")
+    command.add_argument("--border-sigma", type=float, help="U-Net's sigma, pixels")
+    command.add_argument(
+        "--elastic", type=float, help="U-Net's deformation, pixels, 10 in its paper"
+    )
+    command.add_argument("--color-strength", type=float, help="of changes of colour, 0 to 2.5")
+    command.add_argument("--degrade", type=float, help="probability of blur, of noise, of a shadow")
     command.add_argument("--stride", type=int, help="FCN's: 32, 16 or 8")
     command.add_argument("--head-channels", type=int, help="FCN's fc6 and fc7")
     command.add_argument("--base-channels", type=int, help="the plain U-Net's first level")
     command.add_argument("--variant", help='SegNet\'s: "vgg16" or "basic"')
     command.add_argument("--dropout", type=float)
     command.add_argument("--seed", type=int)
-    command.add_argument("--device", default="auto")
-    command.add_argument("--workers", type=int, default=0, help="processes that load pictures")
+    running = command.add_argument_group("how it runs; none of these changes the result")
+    running.add_argument("--device", default="auto")
+    running.add_argument("--workers", type=int, default=0, help="processes that load pictures")
+    running.add_argument("--tracker", help="accelerate's: tensorboard, wandb, mlflow, ...")
+    running.add_argument("--validate-every", type=int, help="epochs; default: 5")
+    running.add_argument("--checkpoint-seconds", type=float, help="default: 120")
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..processes import ProcessError, is_main_process
     from ..recipe import Recipe
     from ..train import TrainingError, train
 
     given = {key: value for key, value in vars(options).items() if key != "run"}
-    run = {key: given.pop(key) for key in ("out", "device", "workers")}
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # `accelerate launch` sets it
+    if launched in ("bf16", "fp16"):
+        given.setdefault("precision", launched)
+    run = {key: given.pop(key) for key in RUN_OPTIONS if key in given}
     try:
         train(Recipe(**given), **run)
-    except (TrainingError, ValueError) as error:
+    except (ProcessError, TrainingError, ValueError) as error:
         raise CommandError(str(error)) from error
-    print(f"the trained network is in {options.out}")
+    if is_main_process():
+        print(f"the trained network is in {options.out}")
     return 0
