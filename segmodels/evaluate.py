@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from . import metrics
 from .data import DataError, SegmentationData
-from .processes import gathered, is_main_process, process_count, process_index, summed
+from .processes import gathered, is_main_process, shared, summed
 from .segmenter import Segmenter
 
 
@@ -96,7 +96,7 @@ def evaluate(
     num_classes = len(class_names)
     matrix = np.zeros((num_classes, num_classes), np.int64)
     found = []  # of each picture its index, mean IoU and boundary F1
-    share = range(process_index(), len(data), process_count())
+    share = shared(range(len(data)))
     for index in tqdm(share, disable=quiet or not is_main_process(), unit="picture"):
         picture, target = data.pair(index)
         class_map = segmenter(picture).class_map

@@ -1,4 +1,4 @@
-"""Many pictures: decoded, computed and written at the same time, alone or with other processes."""
+"""Many pictures: decoded, computed and written at the same time."""
 
 import os
 import time
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
@@ -146,35 +145,3 @@ class Failure:
 
     job: Job
     error: PictureError
-
-
-@dataclass(frozen=True)
-class Team:
-    """The processes that `accelerate launch` (or torchrun) started; one where it did not."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def joined(cls) -> "Team":
-        """This process's place among them, ready to gather."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
-            return cls()
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        if not dist.is_initialized():
-            dist.init_process_group("gloo")
-        return cls(dist.get_rank(), size)
-
-    def share(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Every size-th job: each is one process's."""
-        return jobs[self.rank :: self.size]
-
-    def gathered(self, mine: list[str]) -> list[str]:
-        """Everybody's, when all are done."""
-        if self.size == 1:
-            return mine
-        all_of_them: list[list[str]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(all_of_them, mine)
-        return [text for texts in all_of_them for text in texts]

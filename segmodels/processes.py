@@ -43,6 +43,11 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
+def shared(items: Sequence[Item]) -> Sequence[Item]:
+    """Those of this process, when every item is one process's."""
+    return items[process_index() :: process_count()]
+
+
 def gathered(items: Sequence[Item]) -> list[Item]:
     """The items of all processes, in each of them."""
     if not _are_several():
@@ -54,7 +59,7 @@ def gathered(items: Sequence[Item]) -> list[Item]:
 
 def join_processes(device: str) -> str | torch.device:
     """Meet the processes that were launched together, and the device of this one; without such a
-    launch, `device` as it is. For evaluation; a training's `accelerator_for` does the same."""
+    launch, `device` as it is. A training's `accelerator_for` does the same."""
     _note_a_lonely_launch()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segmodels import Segmenter, UNet
 from segmodels.pictures import read_picture
-from segmodels.predict import Done, Failure, Job, Predictor, Team
+from segmodels.predict import Done, Failure, Job, Predictor
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(30, 20), (30, 20), (16, 40), (30, 20), (16, 40), (30, 20), (9, 9)]  # width, height
@@ -91,14 +91,6 @@ def test_a_full_disk_is_an_error_and_no_half_file_stays(segmenter, jobs, monkeyp
     assert not list(jobs[0].class_ids.parent.iterdir())
 
 
-def test_processes_share_the_jobs_without_a_gap_or_a_double(jobs):
-    shares = [Team(rank, 3).share(jobs) for rank in range(3)]
-    assert sorted(str(job.picture) for share in shares for job in share) == [
-        str(job.picture) for job in jobs
-    ]
-    assert Team().gathered(["a"]) == ["a"]
-
-
 def test_two_processes_do_each_picture_once_and_report_together(folder, jobs):
     jobs[3].picture.write_text("no picture")
     out = jobs[0].class_ids.parent
@@ -109,11 +101,18 @@ def test_two_processes_do_each_picture_once_and_report_together(folder, jobs):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "segmodels", "predict", *(str(j.picture) for j in jobs)]
     command += ["--model", str(folder), "--out", str(out), "--resume", "--device", "cpu"]
-    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    team = {"PYTHONPATH": str(ROOT)}
+    team |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
             command,
-            env={**os.environ, **team, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                **team,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

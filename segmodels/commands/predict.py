@@ -9,7 +9,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..pictures import FORMATS
-from ..predict import Failure, Job, Predictor, Team
+from ..predict import Failure, Job, Predictor
+from ..processes import gathered, is_main_process, join_processes, shared
 from . import CommandError, Commands, add_device, open_segmenter
 
 
@@ -36,15 +37,15 @@ def run(options: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise CommandError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     jobs = _jobs(options.pictures, options.out)
-    team = Team.joined()
+    options.device = join_processes(options.device)
     segmenter = open_segmenter(options)
     on_gpu = segmenter.device.type != "cpu"
     predictor = Predictor(
         segmenter, options.opacity, options.working_size, options.batch_size or (8 if on_gpu else 1)
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    mine = [job for job in team.share(jobs) if not (options.resume and job.is_done)]
-    bar = tqdm(total=len(mine), unit="picture", disable=len(jobs) == 1 or team.rank > 0)
+    mine = [job for job in shared(jobs) if not (options.resume and job.is_done)]
+    bar = tqdm(total=len(mine), unit="picture", disable=len(jobs) == 1 or not is_main_process())
     failures = []
     with bar:
         for outcome in predictor.run(mine):
@@ -53,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
                 failures.append(f"{outcome.job.picture}: {outcome.error}")
             elif outcome.note:
                 tqdm.write(f"{outcome.job.picture}: {outcome.note}", file=sys.stderr)
-    failures = team.gathered(failures)
-    if team.rank == 0:
+    failures = gathered(failures)
+    if is_main_process():
         busy = f" (network busy {100 * predictor.busy:.0f} % of the time)" if len(mine) > 1 else ""
         done = len(jobs) - len(failures)
         print(f"{done} of {len(jobs)} pictures segmented into {options.out}{busy}")
