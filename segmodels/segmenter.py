@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .dropout import repeatable_draws, with_dropout_on
 from .hub import SegmentationModel
 from .memory import Answer, first_that_fits, on_cpu
-from .pictures import Picture, read_picture, resize
+from .pictures import MAX_PIXELS, Picture, read_picture, resize
 from .segmentation import Segmentation
 from .unet import UNet
 
@@ -37,6 +37,7 @@ class Segmenter:
         device computes in it (fp16 on MPS and older CUDA), else fp32. Probabilities are float32.
     tile_size: pictures with more than tile_size x tile_size pixels at the working size go through
         in tiles. Each sees its neighbourhood, so that there are no seams.
+    max_pixels: pictures with more are refused before they are decoded.
 
     Calls change nothing and may come from several threads. A picture for which the device's memory
     is not enough goes through in small tiles or, if that is too much too, on the CPU; the result's
@@ -50,6 +51,7 @@ class Segmenter:
         precision: str = "auto",
         *,
         tile_size: int = 1600,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if model.in_channels not in (1, 3):
             raise ValueError(
@@ -62,6 +64,7 @@ class Segmenter:
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
         self.tile_size = tile_size
+        self.max_pixels = max_pixels
         self._network = _prepared(model, self.device, self.dtype)
         self._sampling_network = with_dropout_on(self._network)
 
@@ -77,7 +80,7 @@ class Segmenter:
             `torch.manual_seed`. 0: one pass without dropout.
         Raises PictureError for what is no picture, or too large for the memory there is.
         """
-        array = read_picture(picture)
+        array = read_picture(picture, max_pixels=self.max_pixels)
         answer, note = self._within_memory(
             lambda segmenter: segmenter._answer(array, working_size, samples)
         )
@@ -97,7 +100,7 @@ class Segmenter:
     ) -> NDArray[np.float32]:
         """(num_classes, H, W) float32 class heat maps in [0, 1] at the working size: U-Net's
         pixel-wise softmax (section 3). They sum to 1 in every pixel."""
-        array = read_picture(picture)
+        array = read_picture(picture, max_pixels=self.max_pixels)
         return self._within_memory(
             lambda segmenter: segmenter._probabilities(segmenter._network, array, working_size)
         )[0].numpy()

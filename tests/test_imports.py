@@ -85,6 +85,11 @@ def test_inference_knows_nothing_of_training():
         assert "kornia" not in imports_of(behind)[1]
 
 
+def test_only_the_page_knows_its_server():
+    for module in MODULES:
+        assert "server" not in imports_of(module)[0]
+
+
 def test_pictures_know_no_network():
     assert not everything_behind("pictures") & {*NETWORKS, "hub", "segmenter"}
 
