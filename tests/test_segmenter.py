@@ -239,7 +239,7 @@ def test_the_largest_picture_that_is_taken_can_be_set():
     segmenter = Segmenter(network(), "cpu", max_pixels=100)
     assert segmenter(picture(10, 10)).class_map.shape == (10, 10)
     for call in (segmenter, segmenter.probabilities):
-        with pytest.raises(PictureError, match="10 x 11 .* megapixels"):
+        with pytest.raises(PictureError, match=r"10 x 11 .* megapixels"):
             call(picture(11, 10))
 
 
