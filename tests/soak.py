@@ -2,7 +2,7 @@
 
 Each client sends pictures whose class maps it knows, now and then what is no picture, and checks
 what comes back. Prints how many were served, told that the queue is full, refused with a message,
-lost or answered wrongly, and the server's memory before and after.
+lost or answered wrongly, and the server's memory before, halfway and after.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from server import QueueFullError, RefusedError, Visitor, picture, png, running,
 from segmodels import Segmenter, load_model
 
 PICTURES = 40
-WARM_UP = 10.0  # seconds before memory is first measured
+WARM_UP = 30.0  # seconds in which threads and caches come to be
 
 
 @dataclass
@@ -31,12 +31,17 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     slowest: float = 0.0
-    memory: list[int] = field(default_factory=list)
+
+    def __add__(self, other: "Report") -> "Report":
+        return Report(
+            self.counts + other.counts,
+            self.problems + other.problems,
+            max(self.slowest, other.slowest),
+        )
 
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
-        memory = " -> ".join(f"{size / 1e6:.0f} MB" for size in self.memory)
-        return f"{counts}; slowest answer {self.slowest:.1f} s; memory {memory}"
+        return f"{counts}; slowest answer {self.slowest:.1f} s"
 
 
 def known_answers(models: str) -> dict[tuple[str, int], NDArray[np.uint8]]:
@@ -129,11 +134,12 @@ def main() -> int:
         answers = known_answers(models)
         with running(models, folder) as (address, process):
             soak(address, answers, clients=options.clients, seconds=WARM_UP)
-            before = memory_of(process)
-            report = soak(address, answers, clients=options.clients, seconds=options.seconds)
-            time.sleep(5)
-            report.memory = [before, memory_of(process)]
-    print(report)
+            memory, report = [memory_of(process)], Report()
+            for _ in range(2):
+                half = soak(address, answers, clients=options.clients, seconds=options.seconds / 2)
+                memory.append(memory_of(process))
+                report = report + half
+    print(f"{report}; memory {' -> '.join(f'{size / 1e6:.0f} MB' for size in memory)}")
     print("\n".join(report.problems[:20]) or "no problems")
     return 1 if report.problems else 0
 
