@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from .dropout import repeatable_draws, with_dropout_on
 from .hub import SegmentationModel
-from .pictures import Picture, read_image, resize_image
+from .pictures import MAX_PIXELS, Picture, read_image, resize_image
 from .prepare import pick_device, pick_precision, prepared
 from .segmentation import Segmentation
 from .shortage import Answer, first_that_fits, on_cpu
@@ -40,6 +40,7 @@ class Segmenter:
         device computes in it (fp16 on MPS and older CUDA), else fp32. Probabilities are float32.
     tile_size: pictures with more than tile_size x tile_size pixels at the working size go through
         in tiles. Each sees its neighbourhood, so that there are no seams.
+    max_pixels: pictures with more are refused before they are decoded.
 
     Calls change nothing and may come from several threads. A picture for which the device's memory
     is not enough goes through in small tiles or, if that is too much too, on the CPU; the result's
@@ -53,6 +54,7 @@ class Segmenter:
         precision: str = "auto",
         *,
         tile_size: int = 1600,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if model.in_channels not in (1, 3):
             raise ValueError(
@@ -65,6 +67,7 @@ class Segmenter:
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
         self.tile_size = tile_size
+        self.max_pixels = max_pixels
         self._take(prepared(model, self.device, self.dtype))
 
     def __call__(
@@ -79,7 +82,7 @@ class Segmenter:
             `torch.manual_seed`. 0: one pass without dropout.
         Raises PictureError for what is no picture, or too large for the memory there is.
         """
-        image = read_image(picture)
+        image = read_image(picture, max_pixels=self.max_pixels)
 
         def compute(segmenter: Segmenter) -> Segmentation:
             pixels = segmenter.pixels(image, working_size)
@@ -105,7 +108,7 @@ class Segmenter:
     ) -> NDArray[np.float32]:
         """(num_classes, H, W) float32 class heat maps in [0, 1] at the working size: U-Net's
         pixel-wise softmax (section 3). They sum to 1 in every pixel."""
-        pixels = self.pixels(read_image(picture), working_size)
+        pixels = self.pixels(read_image(picture, max_pixels=self.max_pixels), working_size)
         return self._within_memory(lambda segmenter: segmenter._whole(pixels))[0].numpy()
 
     def _within_memory(self, compute: Callable[["Segmenter"], Answer]) -> tuple[Answer, str | None]:

@@ -25,7 +25,8 @@ FOLDER = "GRADIO_TEMP_DIR"  # gradio's variable for where uploads and results li
 PREFIX = "segmodels-"
 MAX_JSON = 1_000_000  # bytes of a call; its picture is uploaded before
 MAX_STORED = 4_000_000_000  # bytes of uploads and results that lie there at once
-PATIENCE = 25.0  # seconds to finish what was accepted; containers are killed after 30
+MAX_SESSIONS = 200  # that gradio remembers, 0.1 MB each and what their State holds
+PATIENCE = 20.0  # seconds to finish what was accepted; containers are killed after 30
 LINGER = 2.0  # seconds to take the last answers away
 # Gradio's doors that the page has no use for: pictures of the process, other web sites, editing.
 CLOSED = (
@@ -58,6 +59,8 @@ def _is_running(process: str) -> bool:
     """Whether another process has this id."""
     if not process.isdigit() or int(process) == os.getpid():
         return False
+    if os.name == "nt":  # where asking would end it
+        return True
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
@@ -81,6 +84,7 @@ def serve(page: gr.Blocks, *, max_upload: int, **options: Any) -> None:
     page.launch(
         prevent_thread_lock=True,
         max_file_size=max_upload,
+        state_session_capacity=MAX_SESSIONS,
         app_kwargs={"middleware": [Middleware(Guard, gate)]},
         **options,
     )

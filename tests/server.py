@@ -1,5 +1,7 @@
 """A demo of tiny networks in a process of its own, for tests and for `benchmarks/soak.py`."""
 
+import io
+import json
 import os
 import socket
 import subprocess
@@ -8,8 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
+import httpx
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from segmodels import FCN, SegNet, UNet
@@ -37,9 +44,10 @@ def write_networks(folder: Path) -> str:
 
 @contextmanager
 def running(
-    models: str, folder: Path, **variables: str
+    models: str, folder: Path, *, prelude: str = "pass"
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address and the process of `python app.py`, which keeps its files in `folder`."""
+    """The address and the process of the demo, which keeps its files and log.txt in `folder`.
+    prelude: a line of Python before it starts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -50,11 +58,11 @@ def running(
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder),
-        **variables,
     }
+    program = f"{prelude}; import app; app.main()"
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, ROOT / "app.py"], stdout=output, stderr=output, env=environment
+            [sys.executable, "-c", program], cwd=ROOT, stdout=output, stderr=output, env=environment
         )
     try:
         deadline = time.monotonic() + 120
@@ -72,3 +80,80 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+class RefusedError(Exception):
+    """The server's answer is a message, and not a class map."""
+
+
+class QueueFullError(RefusedError):
+    """The server has told that its queue is full."""
+
+
+class Visitor:
+    """A program that calls the demo by plain HTTP, as gradio documents it for curl."""
+
+    def __init__(self, address: str) -> None:
+        self.http = httpx.Client(base_url=f"{address}/gradio_api", timeout=120)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def upload(self, content: bytes, name: str = "picture.png") -> str:
+        """The picture's path on the server."""
+        answer = self.http.post("/upload", files={"files": (name, content)})
+        if answer.status_code != 200:
+            raise RefusedError(answer.text)
+        return answer.json()[0]
+
+    def call(self, endpoint: str, path: str, choice: str) -> str:
+        """Queue a call; its id."""
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        answer = self.http.post(f"/call/{endpoint}", json={"data": [file, choice]})
+        if answer.status_code == 503:
+            raise QueueFullError(answer.json()["detail"])
+        if answer.status_code != 200:
+            raise RefusedError(answer.text)
+        return answer.json()["event_id"]
+
+    def answer(self, endpoint: str, event: str) -> Any:
+        """What the call gave, once it is there."""
+        last, kind = None, ""
+        with self.http.stream("GET", f"/call/{endpoint}/{event}") as stream:
+            for line in stream.iter_lines():
+                name, _, value = line.partition(": ")
+                kind = value if name == "event" else kind
+                if name == "data" and kind == "error":
+                    raise RefusedError((json.loads(value) or {}).get("error"))
+                if name == "data" and kind in ("generating", "complete"):
+                    last = json.loads(value) or last
+        if kind != "complete":
+            raise ConnectionError(f"the stream ended with {kind!r}")
+        return last[0]
+
+    def segment(self, content: bytes, model: str) -> NDArray[np.uint8]:
+        """The picture's class map (H, W)."""
+        result = self.answer("segment", self.call("segment", self.upload(content), model))
+        file = self.http.get(f"/file={result['path']}")
+        file.raise_for_status()
+        return np.array(Image.open(io.BytesIO(file.content)))
+
+    def compare(self, content: bytes, scene: str = "road") -> dict[str, Any]:
+        return self.answer("compare", self.call("compare", self.upload(content), scene))
+
+
+def picture(seed: int) -> NDArray[np.uint8]:
+    """A picture that no other seed has, of a size that few others have."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (4, 5, 3), np.uint8)
+    size = (40 + seed % 17, 30 + seed % 13)
+    return np.array(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

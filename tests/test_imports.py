@@ -96,6 +96,11 @@ def test_data_and_evaluation_know_nothing_of_training(module):
     assert not everything_behind(module) & training
 
 
+def test_only_the_page_knows_its_server():
+    for module in MODULES:
+        assert "server" not in imports_of(module)[0]
+
+
 def test_pictures_know_no_network():
     assert not everything_behind("pictures") & {*NETWORKS, "hub", "segmenter"}
 

@@ -241,6 +241,14 @@ def test_what_is_no_picture_is_a_picture_error(tmp_path):
         segmenter(np.zeros((4, 4, 3)))
 
 
+def test_the_largest_picture_that_is_taken_can_be_set():
+    segmenter = Segmenter(network(), "cpu", max_pixels=100)
+    assert segmenter(picture(10, 10)).class_map.shape == (10, 10)
+    for call in (segmenter, segmenter.probabilities):
+        with pytest.raises(PictureError, match=r"10 x 11 .* megapixels"):
+            call(picture(11, 10))
+
+
 # ---- device and precision ----
 
 
