@@ -131,8 +131,8 @@ class HubRepository:
             metadata = metadata or self._ask(filename)
             if max_bytes is not None and (metadata.size or 0) > max_bytes:
                 raise CheckpointError(
-                    f"{filename} of {self.name} has {metadata.size:,} bytes, more than its "
-                    f"network can fill ({max_bytes:,}); it was not downloaded"
+                    f"{filename} of {self.name} has {metadata.size:,} bytes, more than the "
+                    f"{max_bytes:,} that its network can need; it was not downloaded"
                 )
             path = self._patiently(lambda: self._download(filename), filename)
             _verify(path, metadata.etag, self.name)
