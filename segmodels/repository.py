@@ -125,7 +125,7 @@ class HubRepository:
             raise HubUnavailableError(
                 f"{self.name} is not a folder, and its {filename} (revision {self.revision}) is "
                 "not in the cache, which alone was to be searched: load it once without "
-                "local_files_only"
+                "local_files_only and HF_HUB_OFFLINE"
             )
         if path is None:
             metadata = metadata or self._ask(filename)
