@@ -42,8 +42,8 @@ from .config import (
     unknown_entries,
 )
 from .palette import palette_for
+from .pull import Download, Folder, HubRepository, from_repository
 from .push import CARD_NAME, COMPANIONS, PREPROCESSOR_NAME, copy_files, push_folder
-from .repository import Download, Folder, HubRepository, from_repository
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
