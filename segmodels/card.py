@@ -1,6 +1,7 @@
 """Model cards, made from what was measured: `evaluation.json` and `training.json`."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ def card_text(
         f"---\n{_metadata(model, name, data, evaluation).to_yaml()}\n---\n",
         f"# {heading} on {known.title if known else data}\n",
         f"{heading} ({PAPERS[architecture]}), {count_parameters(model) / 1e6:.1f} M parameters, "
-        f"for {model.num_classes} classes: {', '.join(model.class_names)}. Part of segmodels: "
-        "FCN, U-Net and SegNet, side by side.\n",
+        f"for {model.num_classes} classes: {', '.join(map(_escaped, model.class_names))}. "
+        "Part of segmodels: FCN, U-Net and SegNet, side by side.\n",
         "## Use\n",
         _usage(architecture, name),
         "## Figures\n",
@@ -158,7 +159,7 @@ def _overall_table(
 
 def _class_table(evaluation: Mapping[str, Any]) -> str:
     rows = [
-        (name, *(percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")))
+        (_escaped(name), *(percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")))
         for name, row in evaluation["classes"].items()
     ]
     return _table(("class", "IoU", "accuracy", "boundary F1"), rows)
@@ -206,6 +207,11 @@ def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, data: s
             else " The encoder started from VGG16's ImageNet weights."
         )
     return text + "\n"
+
+
+def _escaped(name: str) -> str:
+    """A class's name as text that Markdown takes for nothing else."""
+    return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", name)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

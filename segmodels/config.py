@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .checkpoint import AGAIN, CheckpointError
+from .checks import MAX_CLASSES
 
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
@@ -33,7 +34,10 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}; {AGAIN}") from error
     if size > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path} has {size:,} bytes, more than {MAX_CONFIG_BYTES:,}")
+        raise CheckpointError(
+            f"{path} has {size:,} bytes, more than the {MAX_CONFIG_BYTES:,} that a network can "
+            f"need: class_names holds at most {MAX_CLASSES} names, and no other entry is long"
+        )
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(config).__name__}")
     version = config.get("segmodels_format", FORMAT_VERSION)

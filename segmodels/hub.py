@@ -42,8 +42,8 @@ from .config import (
     unknown_entries,
 )
 from .palette import palette_for
+from .pull import Download, Folder, HubRepository, from_repository
 from .push import CARD_NAME, COMPANIONS, PREPROCESSOR_NAME, copy_files, push_folder
-from .repository import Download, Folder, HubRepository, from_repository
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -256,6 +256,7 @@ class SegmentationModel(
         """The network of a Hub repository ("org/name") or of a folder, in evaluation mode, its
         parameters in float32 (the default dtype) on `map_location`.
 
+        Where the Hub cannot be asked, its cached copy is taken, with a warning in the log.
         strict: every weight is in the file, with its shape, and no other; False takes those that
             fit and leaves the rest as initialised.
         Raises CheckpointError, naming the file, when that is not so, when a weight is not finite,

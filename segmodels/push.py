@@ -71,8 +71,7 @@ def push_folder(
     allow_patterns, ignore_patterns: of these files, which; delete_patterns: of the repository's
         own, which to remove. replace_card: False leaves the repository's README.md, if it has one.
     Raises PushError if the user is not logged in or may not do it, the name is not one, the Hub
-    cannot be reached or refuses the card; CheckpointError is the business of whoever made the
-    files.
+    cannot be reached or refuses the card.
     """
     api = HfApi(token=token, library_name="segmodels")
     with _told(repo_id):
@@ -82,27 +81,20 @@ def push_folder(
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
         before = _prepare(api, repo_id, private, branch)
-        theirs = [] if before is None else [file.rfilename for file in before.siblings or []]
+        theirs = [file.rfilename for file in before.siblings or []]
         paths = _paths(folder, allow_patterns, ignore_patterns)
         if not replace_card and CARD_NAME in theirs:
             paths.pop(CARD_NAME, None)
-        deleted = set(filter_repo_objects(theirs, allow_patterns=delete_patterns))
+        added = [_addition(name, path, repo_id) for name, path in paths.items()]
+        removed = filter_repo_objects(theirs, allow_patterns=delete_patterns or [])
         commit = api.create_commit(
             repo_id,
-            [
-                *(_addition(name, path, repo_id) for name, path in paths.items()),
-                *(
-                    CommitOperationDelete(name)
-                    for name in sorted(deleted - set(paths))
-                    if delete_patterns
-                ),
-            ],
+            [*added, *(CommitOperationDelete(name) for name in removed if name not in paths)],
             commit_message=commit_message,
             revision=branch,
             create_pr=create_pr,
         )
-    changed = before is None or commit.oid != before.sha
-    return Pushed(repo_id, commit.pr_url or commit.commit_url, changed)
+    return Pushed(repo_id, commit.pr_url or commit.commit_url, commit.oid != before.sha)
 
 
 def _addition(name: str, path: Path, repo_id: str) -> CommitOperationAdd:
@@ -136,10 +128,8 @@ def _paths(
     return {name: found[name] for name in names}
 
 
-def _prepare(
-    api: HfApi, repo_id: str, private: bool | None, branch: str | None
-) -> ModelInfo | None:
-    """Make the repository and the branch if they are not there; what the branch holds, or None."""
+def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None) -> ModelInfo:
+    """Make the repository and the branch if they are not there; what the branch holds."""
     try:
         info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
     except RepositoryNotFoundError:

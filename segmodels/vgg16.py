@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .checkpoint import WEIGHTS_NAME, CheckpointError
 from .hub import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel
-from .repository import fetch
+from .pull import fetch
 
 # Caffe's name of each convolution, and its index in torchvision's and timm's `features`.
 LAYERS = {

@@ -8,7 +8,6 @@ import json
 import re
 import socket
 import threading
-import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -50,11 +49,10 @@ class LoopbackHub:
             _break(connection)
 
     def fault(self, method, path):
-        with self.lock:
-            for fault in self.faults:
-                if fault.times > 0 and re.search(fault.pattern, f"{method} {path}"):
-                    fault.times -= 1
-                    return fault.kind
+        for fault in self.faults:
+            if fault.times > 0 and re.search(fault.pattern, f"{method} {path}"):
+                fault.times -= 1
+                return fault.kind
         return None
 
     def publish(self, name, files, *, private=False, ref="main"):
@@ -72,7 +70,7 @@ class LoopbackHub:
     def file(self, name, path, ref="main"):
         """The content of a file of a repository."""
         repository = self.repositories[name]
-        return self.blobs[repository.commits[repository.resolve(ref)][path]]
+        return self.blobs[repository.commits[repository.refs[ref]][path]]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -84,12 +82,11 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.connections.add(self.connection)
 
     def finish(self):
+        self.hub.connections.discard(self.connection)
         with suppress(OSError):
             super().finish()
-        self.hub.connections.discard(self.connection)
 
-    def log_message(self, *_):
-        pass
+    log_message = lambda *_: None  # noqa: E731
 
     def handle_one_request(self):
         try:
@@ -107,8 +104,6 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "close":
             self.close_connection = True
             return
-        if kind == "hang":
-            time.sleep(3)
         try:
             if isinstance(kind, int):
                 raise Refusal(kind, message="out of order")
@@ -135,17 +130,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
-            return
+            return None
         if kind == "cut":
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
             self.close_connection = True
-            _break(self.connection)
-            return
+            return _break(self.connection)
         if kind == "corrupt":
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-        self.wfile.write(body)
+        return self.wfile.write(body)
 
     def route(self, path):
         for pattern, method in ROUTES:
@@ -164,6 +158,12 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(401, message="Invalid credentials in Authorization header")
         return self.hub.users[token]
 
+    @property
+    def someone(self):
+        if self.user is None:
+            raise Refusal(401, message="Invalid username or password.")
+        return self.user
+
     def readable(self, name):
         repository, user = self.hub.repositories.get(name), self.user
         spaces = (*user.writes, *user.reads) if user else ()
@@ -173,9 +173,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def writable(self, name):
         repository = self.readable(name)
-        if self.user is None:
-            raise Refusal(401, message="Invalid username or password.")
-        if name.split("/")[0] not in self.user.writes:
+        if name.split("/")[0] not in self.someone.writes:
             raise Refusal(403, message=f"You don't have the right to write to {name}")
         return repository
 
@@ -188,14 +186,10 @@ class Handler(BaseHTTPRequestHandler):
     # Endpoints
 
     def who_am_i(self):
-        if self.user is None:
-            raise Refusal(401, message="Invalid username or password.")
-        return 200, {}, {"type": "user", "name": self.user.name, "orgs": []}
+        return 200, {}, {"type": "user", "name": self.someone.name, "orgs": []}
 
     def create(self):
-        wanted, user = json.loads(self.body), self.user
-        if user is None:
-            raise Refusal(401, message="Invalid username or password.")
+        wanted, user = json.loads(self.body), self.someone
         space = wanted.get("organization") or user.name
         name = f"{space}/{wanted['name']}"
         if space not in user.writes:
@@ -218,9 +212,9 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, name, revision="main"):
         repository = self.readable(name)
         oid = self.commit_of(repository, revision)
+        known = {"_id": name, "id": name, "sha": oid, "private": repository.private}
         siblings = [{"rfilename": path} for path in repository.commits[oid]]
-        known = {"id": name, "modelId": name, "sha": oid, "private": repository.private}
-        return 200, {}, {"_id": name, **known, "siblings": siblings, "tags": [], "downloads": 0}
+        return 200, {}, known | {"siblings": siblings, "tags": [], "downloads": 0}
 
     def tree(self, name, revision):
         repository = self.readable(name)
@@ -242,15 +236,6 @@ class Handler(BaseHTTPRequestHandler):
             entry |= {"oid": pointer, "lfs": lfs}
         return entry
 
-    def refs(self, name):
-        repository = self.readable(name)
-        found = [
-            {"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": oid}
-            for ref, oid in repository.refs.items()
-            if not ref.startswith("refs/")
-        ]
-        return 200, {}, {"branches": found, "tags": [], "converts": []}
-
     def branch(self, name, branch):
         repository = self.writable(name)
         if branch in repository.refs:
@@ -261,7 +246,6 @@ class Handler(BaseHTTPRequestHandler):
     def preupload(self, name, revision):
         repository = self.readable(name) if "create_pr" in self.query else self.writable(name)
         files = repository.commits[self.commit_of(repository, revision)]
-        wanted = json.loads(self.body)["files"]
         modes = [
             {
                 "path": file["path"],
@@ -269,7 +253,7 @@ class Handler(BaseHTTPRequestHandler):
                 "shouldIgnore": False,
                 "oid": files.get(file["path"]),
             }
-            for file in wanted
+            for file in json.loads(self.body)["files"]
         ]
         return 200, {}, {"files": modes}
 
@@ -351,7 +335,6 @@ ROUTES = [
     (rf"(?:GET|HEAD) /api/models/{NAME}/revision/{REVISION}", Handler.info),
     (rf"(?:GET|HEAD) /api/models/{NAME}/tree/{REVISION}/?", Handler.tree),
     (rf"POST /api/models/{NAME}/paths-info/{REVISION}", Handler.paths_info),
-    (rf"GET /api/models/{NAME}/refs", Handler.refs),
     (rf"POST /api/models/{NAME}/branch/{REVISION}", Handler.branch),
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", Handler.preupload),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", Handler.commit),

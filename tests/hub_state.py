@@ -37,8 +37,7 @@ class Repository:
 @dataclass
 class Fault:
     """What happens to the next `times` requests whose method and path match: "close" the connection
-    unanswered, "cut" it half way through the body, "corrupt" one byte of the body, "hang" for some
-    seconds, or a status."""
+    unanswered, "cut" it half way through the body, "corrupt" one byte of the body, or a status."""
 
     pattern: str
     kind: str | int

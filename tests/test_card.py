@@ -126,3 +126,15 @@ def test_a_published_card_is_what_the_program_makes_of_its_figures(name, tmp_pat
             (again / file.name).symlink_to(file)
     assert write_card(again).read_text() == (published / "README.md").read_text()
     assert (published / "examples.jpg").stat().st_size <= MAX_BYTES
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(folder):
+    names = ["<script>", "a|b_c"]
+    UNet(class_names=names, base_channels=2).save_pretrained(folder)
+    row = {"iou": 0.5, "accuracy": 0.5, "boundary_f1": 0.5}
+    evaluation = EVALUATION | {"classes": dict.fromkeys(names, row)}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    text = write_card(folder).read_text()
+    assert r"for 2 classes: \<script\>, a\|b\_c." in text
+    assert r"| \<script\> | 50.00 |" in text
+    assert r"| a\|b\_c | 50.00 |" in text

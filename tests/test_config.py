@@ -74,6 +74,13 @@ def test_a_config_of_a_megabyte_is_not_even_parsed(folders):
         load_model(folders["UNet"])
 
 
+def test_a_million_classes_are_refused_by_name(folders):
+    config = NETWORKS["UNet"].config | {"class_names": [str(number) for number in range(10**6)]}
+    (folders["UNet"] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="class_names holds at most 255 names"):
+        load_model(folders["UNet"])
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_the_largest_network_takes_no_memory_before_its_weights_are_seen(tmp_path, strict):
     config = NETWORKS["UNet"].config | {"base_channels": 512}  # 2e9 parameters, 8 GB

@@ -90,6 +90,8 @@ def test_logits_are_pytorchs_at_any_size(exported):
             agreeing = (logits.argmax(1) == expected.argmax(1)).mean()
             assert agreeing > 0.95
             differences.append(np.abs(logits - expected).max())
+            if differences[-1] <= 1e-4:
+                break
         assert min(differences) <= 1e-4, (height, width)
 
 

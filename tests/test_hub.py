@@ -104,6 +104,12 @@ def test_weights_that_are_not_finite_are_not_saved(folder):
     assert sorted(path.name for path in folder.iterdir()) == FILES
 
 
+def test_names_may_be_in_any_script_and_look_like_markup(tmp_path):
+    names = ["<script>alert(1)</script>", "天空", "ciel & mer", "a|b"]
+    small(class_names=names).save_pretrained(tmp_path)
+    assert load_model(tmp_path).class_names == names
+
+
 def test_further_entries_of_the_config_are_written_and_ignored_on_loading(tmp_path):
     further = {"trained_on": "CamVid", "model_type": "unet", "_tool": 1, "extra": {"by": "us"}}
     small().save_pretrained(tmp_path, config=further)

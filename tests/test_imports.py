@@ -62,15 +62,15 @@ def test_networks_know_nothing_of_ours_but_their_base_class_and_its_checks(modul
 
 
 def test_the_base_class_knows_only_its_files_checks_and_colours():
-    files = {"checkpoint", "config", "repository", "push"}
+    files = {"checkpoint", "config", "pull", "push"}
     assert imports_of("hub")[0] == {*files, "checks", "palette"}
     for module in files:
-        assert everything_behind(module) <= {"checkpoint", "files"}
+        assert everything_behind(module) <= {"checkpoint", "checks", "files"}
     assert imports_of("checks")[0] == imports_of("palette")[0] == set()
-    assert imports_of("vgg16")[0] == {"checkpoint", "hub", "repository"}
+    assert imports_of("vgg16")[0] == {"checkpoint", "hub", "pull"}
 
 
-@pytest.mark.parametrize("module", [*NETWORKS, "hub", "push", "palette", "vgg16"])
+@pytest.mark.parametrize("module", [*NETWORKS, "hub", "pull", "push", "palette", "vgg16"])
 def test_nothing_behind_a_network_knows_pictures_pages_or_command_lines(module):
     for behind in {module, *everything_behind(module)}:
         assert not imports_of(behind)[1] & {"PIL", "gradio", "argparse", "tqdm", "kornia"}

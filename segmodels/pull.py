@@ -125,14 +125,14 @@ class HubRepository:
             raise HubUnavailableError(
                 f"{self.name} is not a folder, and its {filename} (revision {self.revision}) is "
                 "not in the cache, which alone was to be searched: load it once without "
-                "local_files_only"
+                "local_files_only and HF_HUB_OFFLINE"
             )
         if path is None:
             metadata = metadata or self._ask(filename)
             if max_bytes is not None and (metadata.size or 0) > max_bytes:
                 raise CheckpointError(
-                    f"{filename} of {self.name} has {metadata.size:,} bytes, more than its "
-                    f"network can fill ({max_bytes:,}); it was not downloaded"
+                    f"{filename} of {self.name} has {metadata.size:,} bytes, more than the "
+                    f"{max_bytes:,} that its network can need; it was not downloaded"
                 )
             path = self._patiently(lambda: self._download(filename), filename)
             _verify(path, metadata.etag, self.name)
