@@ -4,222 +4,375 @@
 environment variable SEGMODELS_MODELS names (Hub ids or folders, comma-separated).
 """
 
+import functools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
-from PIL import Image
 
-from segmodels import CheckpointError, PictureError, Segmentation, draw
-from segmodels.compare import (
-    Network,
-    by_scene,
-    compare,
-    load_networks,
-    served_sources,
-    summary,
-)
+from segmodels import CheckpointError, PictureError, draw, texts
+from segmodels.api import add_api
+from segmodels.compare import Network, load_networks, served_sources
+from segmodels.guests import MAX_BYTES
+from segmodels.host import Host, Shown
+from segmodels.visit import Visit, digest_of
+from segmodels.widgets import ASSETS, CSS, Viewer, picture_input
 
 HERE = Path(__file__).resolve().parent
-EXAMPLES = ["avenue.jpg", "street.jpg", "crossing.jpg", "highway.jpg", "cyclists.jpg"]
-DISPLAY_SIZE = 1280  # longer side of the masks on the page, pixels; downloads are full size
-MAX_PIXELS = 50_000_000
+EXAMPLES = {
+    "road": ["avenue.jpg", "crossing.jpg", "street.jpg", "highway.jpg", "cyclists.jpg"],
+    "everyday": ["cat.jpg", "astronaut.jpg"],
+}
 MAX_UPLOAD = "30mb"
 KEPT_SECONDS = 600  # uploads and results are deleted after so long
 QUEUE_SIZE = 20
+SAMPLES = 8
 
-TITLE = "FCN, U-Net and SegNet, side by side"
-INTRODUCTION = f"""
-# {TITLE}
-Three classic networks of semantic segmentation name the class of every pixel. Where do they agree,
-and where does one of them blur a pole or lose a pedestrian? Choose a street picture, or take one.
-"""
-FOOTER = """
-The networks start from VGG16's ImageNet weights and were trained on the 367 training pictures of
-CamVid: streets of Cambridge, seen from a car. What is in none of those pictures they cannot name.
-Your picture is segmented on this server, shown to nobody else, and deleted within minutes.
-"""
+Values = dict[Any, Any]  # by component
+
+# On a ZeroGPU Space; imported before anything touches CUDA.
+spaces = import_module("spaces") if find_spec("spaces") else None
+on_gpu = spaces.GPU if spaces else lambda function: function
 
 
 def build_page(networks: list[Network]) -> gr.Blocks:
     """The page for these networks, and the named endpoints of its API."""
-    scenes = by_scene(networks)
-    first = next(iter(scenes.values()))
-
-    with gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gr.Markdown(INTRODUCTION)
-        with gr.Row():
-            with gr.Column(scale=3, min_width=300):
-                picture = picture_input(
-                    label="Picture",
-                    sources=["upload", "clipboard", "webcam"],
-                    height=320,
-                    elem_id="picture",
-                    alt_text="The picture to segment",
-                )
-            with gr.Column(scale=2, min_width=300):
-                gr.Examples(
-                    [[str(HERE / "examples" / name)] for name in EXAMPLES],
-                    inputs=picture,
-                    label="Street pictures to try",
-                    elem_id="examples",
-                )
-                scene = gr.Radio(
-                    list(scenes), value=first[0].scene, label="Scene", visible=len(scenes) > 1
-                )
-                opacity = gr.Slider(0, 1, value=0.6, step=0.05, label="Opacity of the masks")
-                button = gr.Button("Compare", variant="primary", elem_id="compare")
-        legend = gr.HTML(draw.legend(first[0].segmenter.model), elem_id="legend")
-        with gr.Row(elem_id="panels"):
-            panels = [panel(network) for network in max(scenes.values(), key=len)]
-        areas = gr.HTML(elem_id="areas")
-        gr.Markdown(FOOTER)
-        masks = gr.State([])  # at display size, for the opacity slider
-        images = [image for image, _, _ in panels]
-
-        def run(path: str | None, scene: str, opacity: float) -> Iterator[dict[Any, Any]]:
-            empty = [empty_panel(network) for network in scenes[scene]]
-            for parts, values in zip(panels, empty, strict=False):
-                yield dict(zip(parts, values, strict=True))
-            yield {legend: draw.legend(scenes[scene][0].segmenter.model), areas: "", masks: []}
-            for number, values in stream(scenes[scene], path, opacity):
-                yield dict(zip([*panels[number], areas, masks], values, strict=True))
-
-        gr.on(
-            [picture.change, button.click],
-            run,
-            [picture, scene, opacity],
-            [*(part for parts in panels for part in parts), legend, areas, masks],
-            concurrency_id="networks",
-            show_progress_on=images,
-            api_visibility="private",
-        )
-        button.click(remind, picture, api_visibility="private")
-        opacity.release(repaint, [masks, opacity], images, api_visibility="private")
-        add_api(scenes)
+    host = Host(networks, HERE / "examples")
+    with gr.Blocks(title=texts.TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+        gr.Markdown(texts.INTRODUCTION)
+        Page(host).wire(page)
+        gr.Markdown(texts.PRIVACY.format(minutes=KEPT_SECONDS // 60))
+        add_api(host, on_gpu(host.visit))
     return page
 
 
-def picture_input(**options: Any) -> gr.Image:
-    """An image whose file is handed on as it came: `read_picture` checks and decodes it, and says
-    what is wrong with it. (gradio's own check would answer a bad file with a bare "Error".)"""
-    image = gr.Image(type="filepath", **options)
+class Page:
+    """The page's components from top to bottom, and what happens when they are used."""
 
-    def path_of(payload: ImageData | None) -> str | None:
-        return None if payload is None else payload.path
-
-    image.preprocess = path_of  # type: ignore[method-assign]
-    return image
-
-
-def panel(network: Network) -> tuple[gr.Image, gr.HTML, gr.DownloadButton]:
-    """One network's place: its mask over the picture, its figures, its class ids to take away."""
-    with gr.Column(min_width=280):
-        image = gr.Image(
-            label=network.title,
-            format="png",
-            interactive=False,
-            buttons=["fullscreen"],
-            elem_classes="panel",
-            alt_text=f"The mask of {network.title} over the picture",
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.visit = gr.State(time_to_live=KEPT_SECONDS)  # a Visit, once there is one
+        self.guests = gr.State({})  # Hub id by the source of the network that it replaces
+        self.open_tab = gr.State("areas")
+        self.filled = gr.State([])  # tabs that show what belongs to the visit
+        self.compare, self.confidence, self.skips, self.uncertainty = map(
+            on_gpu, (host.compare, host.confidence, host.skips, host.uncertainty)
         )
-        figures = gr.HTML(draw.caption(network, None))
-        download = gr.DownloadButton("Class ids (PNG)", size="sm", interactive=False)
-    return image, figures, download
+        self.lay_out_input()
+        self.masks = Viewer(elem_id="masks")
+        self.tabs: dict[str, gr.Tab] = {}
+        with gr.Tabs(elem_id="tabs"):
+            self.lay_out_insights()
+            self.lay_out_truth()
+            self.lay_out_take_away()
+            self.lay_out_networks()
 
-
-def empty_panel(network: Network) -> tuple[gr.Image, str, gr.DownloadButton]:
-    """What a panel holds before its network is ready."""
-    image = gr.Image(None, label=network.title)
-    return image, draw.caption(network, None), gr.DownloadButton(interactive=False)
-
-
-def stream(
-    networks: list[Network], path: str | None, opacity: float
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Network by network, as each is ready: the number of its panel, and what goes there, into
-    the table of areas and into the masks."""
-    if path is None:
-        return
-    results, masks = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for number, result in enumerate(compare(networks, path, max_pixels=MAX_PIXELS)):
-                results.append(result)
-                masks.append(result.segmentation.scaled(DISPLAY_SIZE))
-                file = Path(folder) / f"{Path(path).stem}_{result.network.name}.png"
-                result.segmentation.save(file)
-                yield (
-                    number,
-                    (
-                        masks[-1].overlay(opacity),
-                        draw.caption(result.network, result.seconds),
-                        gr.DownloadButton(value=str(file), interactive=True),
-                        draw.areas_table(networks, results),
-                        masks,
-                    ),
+    def lay_out_input(self) -> None:
+        scenes = list(self.host.scenes)
+        with gr.Row(elem_id="input"):
+            with gr.Column(scale=2, min_width=280):
+                self.picture = picture_input(
+                    label="Picture",
+                    sources=["upload", "clipboard", "webcam"],
+                    height=250,
+                    elem_id="picture",
+                    alt_text="The picture to segment",
                 )
-        except PictureError as error:
-            gr.Warning(f"This picture cannot be used: {error}")
+            with gr.Column(scale=3, min_width=280):
+                self.scene = gr.Radio(
+                    [(texts.SCENE_NAMES[scene], scene) for scene in scenes],
+                    value=scenes[0],
+                    label="Scene",
+                    visible=len(scenes) > 1,
+                    elem_id="scene",
+                )
+                self.scene_note = gr.Markdown(texts.SCENES[scenes[0]], elem_id="scene-note")
+                self.examples = [self.lay_out_examples(scene) for scene in scenes]
+                self.button = gr.Button("Compare", variant="primary", elem_id="compare")
 
+    def lay_out_examples(self, scene: str) -> gr.Column:
+        first = next(iter(self.host.scenes))
+        names = EXAMPLES.get(scene, EXAMPLES["road"])
+        with gr.Column(visible=scene == first) as column:
+            gr.Examples(
+                [[str(HERE / "examples" / name)] for name in names],
+                inputs=self.picture,
+                label="Pictures to try",
+                elem_id=f"examples-{scene}",
+            )
+        return column
 
-def remind(path: str | None) -> None:
-    if path is None:
-        gr.Warning("Choose a picture first: drop one on the page, or take an example.")
+    def tab(self, name: str) -> gr.Tab:
+        self.tabs[name] = gr.Tab(texts.TABS[name], id=name)
+        return self.tabs[name]
 
+    def lay_out_insights(self) -> None:
+        with self.tab("areas"):
+            self.areas = gr.HTML(elem_id="areas")
+        with self.tab("agreement"):
+            gr.Markdown(texts.AGREEMENT_HELP)
+            self.agreement = Viewer(elem_id="agreement")
+        with self.tab("confidence"):
+            gr.Markdown(texts.CONFIDENCE_HELP)
+            self.heat = Viewer(elem_id="confidence")
+        with self.tab("skips"):
+            gr.Markdown(texts.SKIPS_HELP)
+            self.skips_note = gr.HTML()
+            self.stages = Viewer(elem_id="skips")
+        with self.tab("uncertainty"):
+            gr.Markdown(texts.UNCERTAINTY_HELP)
+            with gr.Row():
+                self.samples = gr.Slider(2, 40, value=SAMPLES, step=1, label="Samples", scale=3)
+                self.sample = gr.Button("Draw samples", elem_id="sample", scale=1)
+            self.uncertainty_note = gr.HTML()
+            self.variance = Viewer(elem_id="uncertainty")
 
-def repaint(masks: list[Segmentation], opacity: float) -> list[Image.Image | None]:
-    """The masks on the page at another opacity."""
-    images: list[Image.Image | None] = [mask.overlay(opacity) for mask in masks]
-    return images or gr.skip()
+    def lay_out_truth(self) -> None:
+        with self.tab("truth"):
+            gr.Markdown(texts.TRUTH_HELP)
+            self.label = picture_input(
+                label="Label picture",
+                sources=["upload", "clipboard"],
+                height=160,
+                elem_id="label",
+                alt_text="The label picture",
+            )
+            self.truth_note = gr.HTML()
+            self.errors = Viewer(elem_id="errors")
+            self.iou = gr.HTML(elem_id="iou")
 
+    def lay_out_take_away(self) -> None:
+        with self.tab("take"):
+            gr.Markdown(texts.TAKE_HELP)
+            self.take_note = gr.HTML()
+            with gr.Row():
+                self.shared = gr.Image(
+                    label="Comparison (PNG)",
+                    format="png",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    alt_text="The picture, the masks of the networks over it, and the legend",
+                    elem_id="shared",
+                )
+                self.files = gr.File(
+                    label="Files", file_count="multiple", interactive=False, elem_id="files"
+                )
+            self.code = gr.Code(
+                label="The same in Python", language="python", interactive=False, elem_id="code"
+            )
 
-def add_api(scenes: Mapping[str, list[Network]]) -> None:
-    """/segment and /compare, for programs: no part of the page shows them."""
-    networks = {network.name: network for group in scenes.values() for network in group}
+    def lay_out_networks(self) -> None:
+        with self.tab("networks"), gr.Row():
+            for name, text in texts.NETWORKS.items():
+                with gr.Column(min_width=280):
+                    gr.HTML(draw.figure(ASSETS / f"{name}.svg", texts.FIGURE_ALTS[name]))
+                    gr.Markdown(text)
+        with self.tab("own"):
+            gr.Markdown(texts.OWN_HELP.format(megabytes=MAX_BYTES // 1_000_000))
+            slots = [(f"{n.title} ({n.name})", s) for s, n in self.host.networks.items()]
+            with gr.Row():
+                self.slot = gr.Dropdown(slots, value=slots[0][1], label="In the place of")
+                self.hub_id = gr.Textbox(
+                    label="Hub id",
+                    placeholder="organisation/name",
+                    elem_id="hub-id",
+                    max_length=200,
+                )
+            with gr.Row():
+                self.bring = gr.Button("Load and compare", elem_id="bring")
+                self.send_away = gr.Button("Back to the page's own networks")
+            self.guest_note = gr.HTML(elem_id="guest-note")
+        with self.tab("programs"):
+            gr.Markdown(self.host.programs())
 
-    def segment(picture: str, model: str) -> Iterator[str]:
-        """The picture's class-id PNG, exact, at its own size."""
-        if model not in networks:
-            raise gr.Error(f"There is no model {model!r}; there are {', '.join(networks)}.")
-        with tempfile.TemporaryDirectory() as folder:
-            for result in answers([networks[model]], picture):
-                file = Path(folder) / f"{model}.png"
-                result.segmentation.save(file)
-                yield str(file)
+    # What happens
 
-    def compare_(picture: str, scene: str) -> dict[str, Any]:
-        """Sizes, seconds, areas per class, and the share of the picture on which all agree."""
-        if scene not in scenes:
-            raise gr.Error(f"There is no scene {scene!r}; there are {', '.join(scenes)}.")
-        return summary(scene, list(answers(scenes[scene], picture)))
-
-    with gr.Row(visible=False):
-        pictures = picture_input(label="picture")
-        model, scene = gr.Textbox(label="model"), gr.Textbox(next(iter(scenes)), label="scene")
-        file, answer, button = gr.File(), gr.JSON(), gr.Button()
-    for function, inputs, output in (
-        (segment, [pictures, model], file),
-        (compare_, [pictures, scene], answer),
-    ):
-        button.click(
-            function,
-            inputs,
-            output,
-            api_name=function.__name__.strip("_"),
-            concurrency_id="networks",
+    def wire(self, page: gr.Blocks) -> None:
+        everything = [
+            *(self.picture, self.masks, self.areas, self.agreement, self.visit, self.filled),
+            *(self.heat, self.stages, self.variance, self.errors, self.iou, self.label),
+            *(self.skips_note, self.uncertainty_note, self.truth_note, self.take_note),
+            *(self.shared, self.files, self.code),
+        ]
+        asked = [self.picture, self.scene, self.guests, self.visit]
+        private: dict[str, Any] = {"api_visibility": "private"}
+        heavy = {**private, "concurrency_id": "networks"}
+        fill = {
+            "fn": self.fill,
+            "inputs": [self.open_tab, self.visit, self.filled],
+            "outputs": everything,
+            **heavy,
+        }
+        page.load(self.welcome, None, everything, **private)
+        gr.on(
+            [self.picture.change, self.scene.change, self.guests.change],
+            self.run,
+            asked,
+            everything,
+            trigger_mode="always_last",
+            show_progress_on=self.masks,
+            **heavy,
+        ).then(**fill)
+        self.button.click(
+            self.run_again, asked, everything, show_progress_on=self.masks, **heavy
+        ).then(**fill)
+        self.scene.change(
+            self.show_scene, self.scene, [self.scene_note, *self.examples], queue=False, **private
         )
+        for name, tab in self.tabs.items():
+            tab.select(
+                functools.partial(str, name), None, self.open_tab, queue=False, **private
+            ).then(**fill)
+        self.label.change(
+            self.judge,
+            [self.label, self.visit],
+            [self.errors, self.iou, self.truth_note],
+            **private,
+        )
+        self.sample.click(
+            self.draw_samples,
+            [self.visit, self.samples],
+            [self.variance, self.uncertainty_note],
+            **heavy,
+        )
+        gr.on(
+            [self.bring.click, self.hub_id.submit],
+            self.invite,
+            [self.slot, self.hub_id, self.guests],
+            [self.guests, self.guest_note],
+            **private,
+        )
+        self.send_away.click(lambda: ({}, ""), None, [self.guests, self.guest_note], **private)
 
+    def cleared(self) -> Values:
+        """Without a comparison."""
+        views = (self.masks, self.agreement, self.heat, self.stages, self.variance, self.errors)
+        texts_ = (self.areas, self.iou, self.skips_note, self.uncertainty_note, self.truth_note)
+        others = (self.visit, self.label, self.shared, self.files, self.code)
+        return {
+            **dict.fromkeys((*views, *others)),
+            **dict.fromkeys((*texts_, self.take_note), ""),
+            self.filled: [],
+        }
 
-def answers(networks: list[Network], picture: str | None) -> Iterator[Any]:
-    """`compare` for a program: what is wrong with the picture becomes the answer."""
-    try:
-        yield from compare(networks, picture or "", max_pixels=MAX_PIXELS)
-    except PictureError as error:
-        raise gr.Error(str(error)) from error
+    def shown(self, shown: Shown) -> Values:
+        return {
+            self.masks: shown.masks,
+            self.areas: shown.areas,
+            self.agreement: shown.agreement,
+            self.visit: shown.visit,
+        }
+
+    def welcome(self) -> Values:
+        """The first example, compared once for all visitors."""
+        return {self.picture: str(self.first_example), **self.shown(self.first_comparison)}
+
+    @property
+    def first_example(self) -> Path:
+        scene = next(iter(self.host.scenes))
+        return HERE / "examples" / EXAMPLES.get(scene, EXAMPLES["road"])[0]
+
+    @functools.cached_property
+    def first_comparison(self) -> Shown:
+        scene = next(iter(self.host.scenes))
+        return list(self.compare(str(self.first_example), self.host.line_up(scene, {}), scene))[-1]
+
+    def run(
+        self, path: str | None, scene: str, guests: dict[str, str], visit: Visit | None
+    ) -> Iterator[Values]:
+        """Compare, unless that is what the page shows."""
+        if path is None:
+            yield self.cleared()
+            return
+        try:
+            sources = self.host.line_up(scene, guests)
+            if visit and visit.asked == (digest_of(path), scene, tuple(sources)):
+                yield gr.skip()
+                return
+            yield self.cleared()
+            for shown in self.compare(path, sources, scene):
+                yield self.shown(shown)
+        except (PictureError, CheckpointError) as error:
+            gr.Warning(texts.unusable(error))
+            yield self.cleared()
+
+    def run_again(
+        self, path: str | None, scene: str, guests: dict[str, str], _: Visit | None
+    ) -> Iterator[Values]:
+        if path is None:
+            gr.Warning(texts.NO_PICTURE)
+        yield from self.run(path, scene, guests, None)
+
+    def show_scene(self, scene: str) -> list[Any]:
+        columns = [gr.Column(visible=name == scene) for name in self.host.scenes]
+        return [texts.SCENES[scene], *columns]
+
+    def fill(self, tab: str, visit: Visit | None, filled: list[str]) -> Iterator[Values]:
+        """What the open tab shows of the comparison: computed when it is looked at."""
+        if visit is None or not visit.answered or tab in filled:
+            yield gr.skip()
+            return
+        try:
+            if tab == "confidence":
+                yield from ({self.heat: view} for view in self.confidence(visit))
+            elif tab == "skips":
+                yield from ({self.stages: view} for view in self.skips(visit))
+            elif tab == "truth":
+                yield self.judged(None, visit)
+            elif tab == "take":
+                yield from self.taken(visit)
+            yield {self.filled: [*filled, tab]}
+        except (PictureError, ValueError) as error:
+            notes = {"skips": self.skips_note, "truth": self.truth_note, "take": self.take_note}
+            yield {notes.get(tab, self.skips_note): draw.notice(str(error))}
+
+    def taken(self, visit: Visit) -> Iterator[Values]:
+        yield {self.code: self.host.snippet(visit), self.take_note: draw.notice(texts.PREPARING)}
+        with tempfile.TemporaryDirectory() as folder:
+            shared, files = self.host.take(visit, Path(folder))
+            yield {
+                self.shared: str(shared),
+                self.files: [str(file) for file in [shared, *files]],
+                self.take_note: "",
+            }
+
+    def judge(self, label: str | None, visit: Visit | None) -> Values:
+        """Against the label that the visitor gave."""
+        if label is None:
+            return {self.errors: None, self.iou: "", self.truth_note: ""}
+        if visit is None or not visit.answered:
+            return {self.truth_note: draw.notice(texts.STALE, problem=True)}
+        try:
+            return self.judged(label, visit)
+        except PictureError as error:
+            note = draw.notice(texts.unusable(error), problem=True)
+            return {self.errors: None, self.iou: "", self.truth_note: note}
+
+    def judged(self, label: str | None, visit: Visit) -> Values:
+        view, plot = self.host.truth(visit, label) or (None, "")
+        return {self.errors: view, self.iou: plot, self.truth_note: ""}
+
+    def draw_samples(self, visit: Visit | None, samples: int) -> Iterator[Values]:
+        if visit is None:
+            yield {self.uncertainty_note: draw.notice(texts.STALE, problem=True)}
+            return
+        try:
+            yield {self.uncertainty_note: draw.notice(self.host.without_dropout(visit))}
+            yield from ({self.variance: view} for view in self.uncertainty(visit, int(samples)))
+        except ValueError as error:
+            yield {self.uncertainty_note: draw.notice(str(error), problem=True)}
+
+    def invite(self, slot: str, hub_id: str, guests: dict[str, str]) -> tuple[dict[str, str], str]:
+        """The visitor's network in the place of one of the page's."""
+        try:
+            network = self.host.guests.get(hub_id)
+        except CheckpointError as error:
+            return guests, draw.notice(str(error), problem=True)
+        return {**guests, slot: network.source}, draw.notice(texts.welcome(network))
 
 
 def main(host: str | None = None, port: int | None = None) -> None:
@@ -233,12 +386,13 @@ def main(host: str | None = None, port: int | None = None) -> None:
     page.launch(
         server_name=host,
         server_port=port,
-        css=draw.CSS,
+        css_paths=CSS,
         theme=gr.themes.Default(),
         max_file_size=MAX_UPLOAD,
         ssr_mode=False,
         enable_monitoring=False,
         run_history=False,
+        mcp_server=find_spec("mcp") is not None,
     )
 
 

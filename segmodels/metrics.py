@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 IGNORE_INDEX = 255
 FloatArray = NDArray[np.float64]
@@ -71,6 +70,8 @@ def boundary_f1(
     `tolerance` times the picture's diagonal. NaN for a class that neither map has; void pixels are
     of no class in either map.
     """
+    from scipy.ndimage import distance_transform_edt  # of the `train` extra; the rest needs NumPy
+
     _check_shapes(target, prediction)
     radius = tolerance * float(np.hypot(*target.shape))
     known = target != IGNORE_INDEX

@@ -1,7 +1,8 @@
 """The one place where pictures become tensors and logits become class maps."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .fcn import FCN
 from .hub import SegmentationModel
 from .pictures import Picture, read_picture, resize
 from .segmentation import Segmentation
 from .unet import UNet
 
+Logits = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> logits (N, num_classes, h, w)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Context around a tile, in pixels: more than any of the networks sees from an output pixel (FCN-8s
 # the farthest: 202 for pool5 and fc6, and half a kernel for each deconvolution).
@@ -71,11 +74,24 @@ class Segmenter:
         Raises PictureError for what is no picture.
         """
         array = read_picture(picture)
-        variance = None
         if samples:
-            probabilities, variance = self._sampled(array, working_size, samples)
-        else:
-            probabilities = self._probabilities(self._network, array, working_size)
+            return self._result(array, *self._sampled(array, working_size, samples))
+        return self._result(array, self._probabilities(self._network, array, working_size))
+
+    def at_stride(
+        self, picture: Picture, stride: int, *, working_size: int | None = None
+    ) -> Segmentation:
+        """An FCN's answer with the skips down to prediction stride 32, 16 or 8 alone, no finer than
+        the network's own (`FCN.at_stride`). ValueError for another network."""
+        if not isinstance(self._network, FCN):
+            raise ValueError(f"prediction strides are FCN's; this is a {type(self.model).__name__}")
+        array = read_picture(picture)
+        network = partial(self._network.at_stride, stride=stride)
+        return self._result(array, self._probabilities(network, array, working_size))
+
+    def _result(
+        self, array: NDArray[np.uint8], probabilities: Tensor, variance: Tensor | None = None
+    ) -> Segmentation:
         class_map, confidence = _winners(probabilities, array.shape[:2])
         return Segmentation(
             picture=array,
@@ -96,7 +112,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def _probabilities(
-        self, network: nn.Module, picture: NDArray[np.uint8], working_size: int | None
+        self, network: Logits, picture: NDArray[np.uint8], working_size: int | None
     ) -> Tensor:
         """(num_classes, h, w) float32 on the CPU, at the working size."""
         pixels = self._pixels(picture, working_size)
@@ -139,7 +155,7 @@ class Segmenter:
         return normalise(pixels, self.model)
 
     def _region_logits(
-        self, network: nn.Module, pixels: Tensor, rows: slice, columns: slice
+        self, network: Logits, pixels: Tensor, rows: slice, columns: slice
     ) -> Tensor:
         """Logits (1, num_classes, h, w) of a part of the picture, seen with its context."""
         if isinstance(self.model, UNet) and self.model.padding == "valid":
@@ -153,7 +169,7 @@ class Segmenter:
         ]
 
     def _mirrored_logits(
-        self, network: nn.Module, pixels: Tensor, rows: slice, columns: slice
+        self, network: Logits, pixels: Tensor, rows: slice, columns: slice
     ) -> Tensor:
         """The unpadded U-Net's overlap-tile strategy (section 2, Figure 2): the context that its
         convolutions consume is the picture's own or, beyond its edge, its mirror image."""
@@ -166,7 +182,7 @@ class Segmenter:
         logits = self._run(network, pixels)
         return logits[..., : rows.stop - rows.start, : columns.stop - columns.start]
 
-    def _run(self, network: nn.Module, pixels: Tensor) -> Tensor:
+    def _run(self, network: Logits, pixels: Tensor) -> Tensor:
         return network(pixels.to(self.dtype, memory_format=torch.channels_last))
 
 
