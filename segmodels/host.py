@@ -141,7 +141,7 @@ class Host:
             picture.shape,
             [network.title for network in networks],
             panels(),
-            scale=viewer.scale(viewer.HIGHEST_VARIANCE, "", 3),
+            scale=viewer.scale(viewer.HIGHEST_DEVIATION, "", 2),
         )
 
     def truth(self, visit: Visit, label: str | None) -> tuple[View, str] | None:

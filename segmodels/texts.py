@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from math import isnan
 
-from .compare import Failure, Network, Result
+from . import maps
+from .compare import Failure, Network, Result, comparable, results_of
 
 TITLE = "FCN, U-Net and SegNet, side by side"
 INTRODUCTION = f"""
@@ -49,10 +50,11 @@ NO_PICTURE = "Choose a picture first: drop one on the page, or take an example."
 STALE = "Compare a picture first; this follows from it."
 NO_DROPOUT = "None of these networks has dropout, so there are no samples to draw."
 NO_FCN = "None of these networks is an FCN with skips."
+LOADING = "Asking the Hub …"
 PREPARING = "Preparing the files …"
 
 TABS = {
-    "areas": "Areas and time",
+    "areas": "Areas, time",
     "agreement": "Agreement",
     "confidence": "Confidence",
     "skips": "FCN's skips",
@@ -60,8 +62,8 @@ TABS = {
     "truth": "Ground truth",
     "take": "Take away",
     "networks": "The networks",
-    "own": "Your own network",
-    "programs": "For programs",
+    "own": "Own network",
+    "programs": "API",
 }
 AGREEMENT_HELP = (
     "Where two networks say the same and the third departs, the map has the third's colour."
@@ -76,7 +78,7 @@ SKIPS_HELP = (
 )
 UNCERTAINTY_HELP = (
     "Bayesian SegNet's way: leave dropout on, draw samples, and see where they vary. The map is "
-    "the variance of the class probabilities, averaged over the classes."
+    "the root of the class probabilities' variance, averaged over the classes."
 )
 TRUTH_HELP = (
     "Drop a label picture of the same size: class ids in the order of the legend, 255 for void, or "
@@ -158,7 +160,8 @@ def progress(networks: Sequence[Network], answers: Sequence[Result | Failure]) -
     if len(answers) < len(networks):
         number = len(answers) + 1
         return f"{networks[len(answers)].title} is running, {number} of {len(networks)} …"
-    return ""
+    results = results_of(answers)
+    return agreement(maps.agreement(comparable(results))) if len(results) > 1 else ""
 
 
 def mask_alt(title: str, areas: Mapping[str, float]) -> str:
@@ -195,8 +198,8 @@ def mean_confidence(value: float) -> str:
     return f"mean confidence {percent(value)}"
 
 
-def mean_uncertainty(value: float, samples: int) -> str:
-    return f"mean variance {value:.4f} over {samples} samples"
+def mean_deviation(value: float, samples: int) -> str:
+    return f"mean deviation {value:.3f} over {samples} samples"
 
 
 def without_dropout(titles: Sequence[str]) -> str:

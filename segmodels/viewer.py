@@ -23,7 +23,7 @@ DISPLAY_SIZE = 1280  # longer side of what the browser gets, pixels
 HEAT_SIZE = 640  # the same for probabilities, which are smooth
 JPEG_QUALITY = 85
 OPACITY = 0.6
-HIGHEST_VARIANCE = 0.02  # of class probabilities, averaged over about ten classes
+HIGHEST_DEVIATION = 0.08  # of class probabilities; larger ones look like it
 
 # Colour-blind safe (Okabe and Ito, 2008); the last stands for "no single one".
 NETWORK_COLORS = [[230, 159, 0], [86, 180, 233], [0, 158, 115]]
@@ -266,11 +266,12 @@ def heat_panel(
 
 
 def uncertainty_panel(network: Network, uncertainty: NDArray[np.float32], samples: int) -> Panel:
-    """(H, W) variances, of which those above HIGHEST_VARIANCE look like it."""
-    caption = texts.mean_uncertainty(float(uncertainty.mean()), samples)
+    """(H, W) variances, shown as deviations, the root of them."""
+    deviation = np.sqrt(uncertainty)
+    caption = texts.mean_deviation(float(deviation.mean()), samples)
     return panel(
         network.title,
-        [display(quantised(uncertainty, HIGHEST_VARIANCE), HEAT_SIZE)],
+        [display(quantised(deviation, HIGHEST_DEVIATION), HEAT_SIZE)],
         scale_colors(),
         caption=caption,
         alt=f"{network.title}: {caption}",

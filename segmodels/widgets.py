@@ -10,20 +10,15 @@ ASSETS = Path(__file__).resolve().parent / "assets"
 CSS = ASSETS / "page.css"
 
 
-class Viewer(gr.HTML):
+def viewer(**options: Any) -> gr.HTML:
     """Maps over a picture, side by side, painted in the browser by assets/viewer.js. Its value is a
-    `viewer.View`, or None."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            html_template='<div class="viewer" hidden></div>',
-            js_on_load=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
-            apply_default_css=False,
-            **options,
-        )
-
-    def api_info(self) -> dict[str, Any]:
-        return {"type": "object"}
+    `viewer.View`, or None. (A subclass would make Gradio write a .pyi file beside this one.)"""
+    return gr.HTML(
+        html_template='<div class="viewer" hidden></div>',
+        js_on_load=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        **options,
+    )
 
 
 def picture_input(**options: Any) -> gr.Image:
