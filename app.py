@@ -39,7 +39,7 @@ on_gpu = spaces.GPU if spaces else lambda function: function
 def build_page(networks: list[Network]) -> gr.Blocks:
     """The page for these networks, and the named endpoints of its API."""
     host = Host(networks, HERE / "examples")
-    with gr.Blocks(title=texts.TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+    with gr.Blocks(title=texts.TITLE, delete_cache=(60, KEPT_SECONDS)) as page:
         gr.Markdown(texts.INTRODUCTION)
         Page(host).wire(page)
         add_api(host, on_gpu(host.visit))
@@ -131,7 +131,8 @@ class Page:
 
     def lay_out_truth(self) -> None:
         with self.tab("truth"):
-            gr.Markdown(texts.TRUTH_HELP)
+            example = texts.TRUTH_EXAMPLE if self.host.labels else ""
+            gr.Markdown(f"{texts.TRUTH_HELP} {example}")
             self.label = picture_input(
                 label="Label picture",
                 sources=["upload", "clipboard"],
@@ -155,13 +156,22 @@ class Page:
                     interactive=False,
                     buttons=["download", "fullscreen"],
                     alt_text="The picture, the masks of the networks over it, and the legend",
+                    min_width=300,
                     elem_id="shared",
                 )
                 self.files = gr.File(
-                    label="Files", file_count="multiple", interactive=False, elem_id="files"
+                    label="Files",
+                    file_count="multiple",
+                    interactive=False,
+                    min_width=300,
+                    elem_id="files",
                 )
             self.code = gr.Code(
-                label="The same in Python", language="python", interactive=False, elem_id="code"
+                label="The same in Python",
+                language="python",
+                interactive=False,
+                wrap_lines=True,
+                elem_id="code",
             )
 
     def lay_out_networks(self) -> None:

@@ -55,13 +55,13 @@ def iou_plot(
     class_names: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> str:
-    """IoU per class and result, a bar each, as an HTML table; absent classes left out."""
+    """IoU per class of the truth and result, a bar each, as an HTML table."""
     rows = [
-        _row(name, color, (_bar(_known(each.iou[i]), 1.0, color) for each in judgements))
+        _row(name, color, (_iou_bar(float(each.iou[i]), color) for each in judgements))
         for i, (name, color) in enumerate(zip(class_names, palette, strict=True))
         if not all(isnan(each.iou[i]) for each in judgements)
     ]
-    means = "".join(_bar(_known(each.mean_iou), 1.0, None) for each in judgements)
+    means = "".join(_iou_bar(each.mean_iou, None) for each in judgements)
     rows.append(f'<tr class="total"><th scope="row">mean IoU</th>{means}</tr>')
     titles = [each.result.network.title for each in judgements]
     return _table("Intersection over union", ["Class", *titles], rows)
@@ -85,8 +85,8 @@ def notice(text: str, *, problem: bool = False) -> str:
     return f'<p class="notice{" problem" if problem else ""}" role="{role}">{escape(text)}</p>'
 
 
-def _known(value: float) -> float | None:
-    return None if isnan(value) else float(value)
+def _iou_bar(value: float, color: Sequence[int] | None) -> str:
+    return _bar(None if isnan(value) else value, 1.0, color, f"{100 * value:.1f} %")
 
 
 def _table(caption: str, head: Sequence[str], rows: Sequence[str]) -> str:
@@ -109,10 +109,8 @@ def _bar(
         return "<td>-</td>"
     width = 100 * value / longest if longest else 0
     background = f"background: {_rgb(color)}; " if color else ""
-    return (
-        f"<td><span>{escape(text or texts.percent(value))}</span>"
-        f'<div class="bar" style="{background}width: {width:.1f}%"></div></td>'
-    )
+    bar = f'<div class="bar" style="{background}width: {width:.1f}%"></div>' if width else ""
+    return f"<td><span>{escape(text or texts.percent(value))}</span>{bar}</td>"
 
 
 def _swatch(color: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ SCENES = {
 SCENE_NAMES = {"road": "Road", "everyday": "Everyday", "own": "Own networks"}
 PRIVACY = """
 Your picture is segmented on this server and shown to nobody else. It goes to no other service, is
-used for nothing else, and is deleted within {minutes} minutes.
+used for nothing else, and is deleted after {minutes} minutes.
 """
 
 RUNNING = "running …"
@@ -82,8 +82,9 @@ UNCERTAINTY_HELP = (
 )
 TRUTH_HELP = (
     "Drop a label picture of the same size: class ids in the order of the legend, 255 for void, or "
-    "the legend's colours. The example {example!r} has one, drawn by hand for this page, coarsely."
+    "the legend's colours."
 )
+TRUTH_EXAMPLE = "The example with the stop sign has one already, drawn by hand, coarsely."
 TAKE_HELP = (
     "At the picture's full size: class ids as an exact palette PNG (pixel value = class id), the "
     "overlay, the figures as JSON, and the comparison as one picture to share."

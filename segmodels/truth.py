@@ -28,7 +28,8 @@ EXPECTED = "expected class ids, 8-bit grey or palette, with 255 for void, or the
 class Judgement:
     """One result against the truth.
 
-    errors: (H, W) uint8, as `maps.errors`. iou: (num_classes,), NaN for absent classes.
+    errors: (H, W) uint8, as `maps.errors`. iou: (num_classes,), NaN for classes that the truth does
+    not have; mean_iou is over those that it has, the same for every network.
     """
 
     result: Result
@@ -107,7 +108,7 @@ def judge(target: NDArray[np.uint8], class_names: Sequence[str], result: Result)
     ]
     prediction = np.array(table, np.uint8)[result.segmentation.class_map]
     matrix = confusion_matrix(target, prediction, len(names) + 1)
-    iou = per_class_iou(matrix)[:-1]
+    iou = np.where(matrix.sum(1) > 0, per_class_iou(matrix), np.nan)[:-1]
     return Judgement(
         result=result,
         errors=errors(target, prediction, ignore_index=IGNORE_INDEX),
