@@ -203,7 +203,7 @@ def class_legend(networks: Sequence[Network]) -> list[dict[str, Any]]:
 
 
 def _owner(networks: Sequence[Network], ids: Sequence[Sequence[int]]) -> str:
-    return ", ".join(network.title for network, own in zip(networks, ids, strict=True) if own)
+    return ", ".join(network.name for network, own in zip(networks, ids, strict=True) if own)
 
 
 def agreement_view(url: str, size: Sequence[int], results: Sequence[Result]) -> View:
