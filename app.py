@@ -202,7 +202,7 @@ class Page:
         """What happens when something is used: `actions`, by the names of the components."""
         asked = [self.picture, self.scene, self.guests, self.visit]
         seen = [self.open_tab, self.visit, self.filled]
-        everything = [getattr(self, name) for name in ("picture", *CLEARED)]
+        everything = [getattr(self, name) for name in CLEARED]
         networks: dict[str, Any] = {"concurrency_id": "networks", "api_visibility": "private"}
         light: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         fill: dict[str, Any] = {
@@ -210,7 +210,7 @@ class Page:
             **networks,
         }
 
-        page.load(self.doing("welcome"), None, everything, **networks)
+        page.load(self.doing("welcome"), None, [self.picture, *everything], **networks)
         gr.on(
             [self.picture.change, self.scene.change, self.guests.change],
             self.doing("run"),
@@ -227,6 +227,7 @@ class Page:
         for name, tab in self.tabs.items():
             chosen = functools.partial(str, name)
             tab.select(chosen, None, self.open_tab, **light).then(**fill)
+        self.picture.change(lambda: None, None, self.label, **light)
         self.label.change(
             self.doing("judge"),
             [self.label, self.visit],
@@ -252,9 +253,12 @@ class Page:
         """The action as Gradio calls it: changes by component."""
 
         def act(*values: Any) -> Iterator[Any]:
+            changed = False
             for changes in getattr(self.actions, action)(*values):
+                changed = True
                 yield {getattr(self, name): value for name, value in changes.items()}
-            yield gr.skip()
+            if not changed:
+                yield gr.skip()
 
         return act
 

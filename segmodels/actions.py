@@ -19,7 +19,7 @@ Guests = dict[str, str]  # Hub id by the source of the network that it replaces
 # Every component that follows from a comparison, and what it holds without one.
 CLEARED: Changes = {
     **dict.fromkeys(["masks", "agreement", "heat", "stages", "variance", "errors"]),
-    **dict.fromkeys(["visit", "label", "shared", "files", "code"]),
+    **dict.fromkeys(["visit", "shared", "files", "code"]),
     **dict.fromkeys(["areas", "iou", "picture_note", "skips_note", "uncertainty_note"], ""),
     **dict.fromkeys(["truth_note", "take_note"], ""),
     "filled": [],
@@ -83,7 +83,7 @@ class Actions:
                 yield from ({"heat": view} for view in self.confidence(visit))
             elif tab == "skips":
                 yield from ({"stages": view} for view in self.skips(visit))
-            elif tab == "truth":
+            elif tab == "truth" and self.host.truth(visit, None):
                 yield self._judged(None, visit)
             elif tab == "take":
                 yield from self._taken(visit)

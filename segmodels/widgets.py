@@ -23,7 +23,8 @@ def viewer(**options: Any) -> gr.HTML:
 
 def picture_input(**options: Any) -> gr.Image:
     """An image whose file is handed on as it came: `read_picture` checks and decodes it, and says
-    what is wrong with it. (gradio's own check would answer a bad file with a bare "Error".)"""
+    what is wrong with it. (gradio's own check would answer a bad file with a bare "Error".) As an
+    output it must get values: an update would make gradio build it anew, without this."""
     image = gr.Image(type="filepath", **options)
 
     def path_of(payload: ImageData | None) -> str | None:

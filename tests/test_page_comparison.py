@@ -139,7 +139,7 @@ def test_overlay_mask_and_original_are_three_views_of_one_panel(page):
     page.locator("#masks").get_by_label("Mask").check()
     expect(canvas).to_have_css("opacity", "1")
     expect(picture).to_have_css("visibility", "hidden")
-    page.locator("#masks").get_by_label("Original").check()
+    page.locator("#masks").get_by_role("radio", name="Original").check()
     expect(canvas).to_have_css("visibility", "hidden")
     expect(picture).to_have_css("visibility", "visible")
     page.locator("#masks").get_by_label("Overlay").check()
@@ -202,6 +202,7 @@ def test_a_failing_network_does_not_take_the_others_results_away(page, tmp_path,
 def test_what_is_no_picture_is_told_in_words(page, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     page.locator("#picture").get_by_label("Remove Image").click()
+    expect(page.locator("#masks .viewer")).to_be_hidden()
     page.locator("#picture input[type=file]").set_input_files(tmp_path / "notes.png")
     expect(page.get_by_role("alert").filter(has_text="notes.png is not a picture")).to_be_visible()
 
