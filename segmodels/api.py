@@ -38,7 +38,7 @@ def add_api(host: Host, visit: Compute) -> None:
             answer.segmentation.save(file)
             yield str(file)
 
-    def compare_(picture: str, scene: str) -> dict[str, Any]:
+    def compare(picture: str, scene: str) -> dict[str, Any]:
         """Compare the networks of a scene on a picture: seconds, parameters, the share of the
         picture that each gives to each class, and the share on which all agree.
 
@@ -63,12 +63,12 @@ def add_api(host: Host, visit: Compute) -> None:
         file, figures, button = gr.File(label="class ids"), gr.JSON(label="figures"), gr.Button()
     for function, inputs, output in (
         (segment, [pictures, model], file),
-        (compare_, [pictures, scene], figures),
+        (compare, [pictures, scene], figures),
     ):
         button.click(
             function,
             inputs,
             output,
-            api_name=function.__name__.strip("_"),
+            api_name=function.__name__,
             concurrency_id="networks",
         )
