@@ -247,7 +247,12 @@ class Page:
             [self.guests, self.guest_note],
             api_visibility="private",
         )
-        self.send_away.click(self.doing("send_away"), None, [self.guests, self.guest_note], **light)
+        self.send_away.click(
+            self.doing("send_away"),
+            None,
+            [self.guests, self.guest_note],
+            api_visibility="private",
+        )
 
     def doing(self, action: str) -> Callable[..., Iterator[Any]]:
         """The action as Gradio calls it: changes by component."""

@@ -114,19 +114,19 @@ class id, palette embedded. Models: {models}. `/compare(picture, scene)` answers
 
 NETWORKS = {
     "fcn": """
-### FCN (Long, Shelhamer, Darrell, 2015)
+## FCN (Long, Shelhamer, Darrell, 2015)
 VGG16 with its fully connected layers as convolutions, so that it classifies every part of a picture
 of any size. The coarse scores, at 1/32, are upsampled and summed with those of pool4 and pool3: the
 skips bring back *where*. Soft outlines, good sense of the whole. [Paper](https://arxiv.org/abs/1411.4038)
 """,
     "unet": """
-### U-Net (Ronneberger, Fischer, Brox, 2015)
+## U-Net (Ronneberger, Fischer, Brox, 2015)
 A contracting path and an expanding path of the same depth. Each level of the encoder is handed over
 and concatenated, all its features rather than their scores, so that thin things survive: poles,
 signs, cell walls. [Paper](https://arxiv.org/abs/1505.04597)
 """,
     "segnet": """
-### SegNet (Badrinarayanan, Kendall, Cipolla, 2017)
+## SegNet (Badrinarayanan, Kendall, Cipolla, 2017)
 VGG16 and its mirror image. The decoder gets no features from the encoder, only the places of the
 maxima that pooling kept: upsampling without learning and with little memory, and edges that stay
 where they were. [Paper](https://arxiv.org/abs/1511.00561)
