@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from segmodels import CheckpointError, draw, texts
-from segmodels.actions import CLEARED, Actions
+from segmodels.actions import CLEARED, FILLED_WHEN_OPEN, Actions
 from segmodels.api import add_api
 from segmodels.compare import Network, load_networks, served_sources
 from segmodels.guests import MAX_BYTES
@@ -52,7 +52,7 @@ class Page:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.visit = gr.State(time_to_live=KEPT_SECONDS)  # a Visit, once there is one
-        self.guests = gr.State({})  # Hub id by the source of the network that it replaces
+        self.guests = gr.State({})  # Hub id by the name of the network that it replaces
         self.open_tab = gr.State("areas")
         self.filled = gr.State([])  # tabs that show what belongs to the visit
         scene = next(iter(host.scenes))
@@ -116,6 +116,7 @@ class Page:
             self.agreement = viewer(elem_id="agreement")
         with self.tab("confidence"):
             gr.Markdown(texts.CONFIDENCE_HELP)
+            self.heat_note = gr.HTML(elem_classes="slot")
             self.heat = viewer(elem_id="confidence")
         with self.tab("skips"):
             gr.Markdown(texts.SKIPS_HELP)
@@ -182,7 +183,7 @@ class Page:
                     gr.Markdown(text)
         with self.tab("own"):
             gr.Markdown(texts.OWN_HELP.format(megabytes=MAX_BYTES // 1_000_000))
-            slots = [(f"{n.title} ({n.name})", s) for s, n in self.host.networks.items()]
+            slots = [(f"{n.title} ({n.name})", n.name) for n in self.host.networks.values()]
             with gr.Row():
                 self.slot = gr.Dropdown(slots, value=slots[0][1], label="In the place of")
                 self.hub_id = gr.Textbox(
@@ -200,17 +201,12 @@ class Page:
 
     def wire(self, page: gr.Blocks) -> None:
         """What happens when something is used: `actions`, by the names of the components."""
-        asked = [self.picture, self.scene, self.guests, self.visit]
-        seen = [self.open_tab, self.visit, self.filled]
+        asked = [self.picture, self.scene, self.guests, self.visit, self.open_tab]
         everything = [getattr(self, name) for name in CLEARED]
         networks: dict[str, Any] = {"concurrency_id": "networks", "api_visibility": "private"}
         light: dict[str, Any] = {"queue": False, "api_visibility": "private"}
-        fill: dict[str, Any] = {
-            **{"fn": self.doing("fill"), "inputs": seen, "outputs": everything},
-            **networks,
-        }
 
-        page.load(self.doing("welcome"), None, [self.picture, *everything], **networks)
+        page.load(self.welcome, None, [self.picture, *everything], show_progress="hidden", **light)
         gr.on(
             [self.picture.change, self.scene.change, self.guests.change],
             self.doing("run"),
@@ -219,14 +215,21 @@ class Page:
             trigger_mode="always_last",
             show_progress_on=self.masks,
             **networks,
-        ).then(**fill)
+        )
         self.button.click(
             self.doing("run_again"), asked, everything, show_progress_on=self.masks, **networks
-        ).then(**fill)
+        )
         self.scene.change(self.show_scene, self.scene, [self.scene_note, *self.examples], **light)
         for name, tab in self.tabs.items():
-            chosen = functools.partial(str, name)
-            tab.select(chosen, None, self.open_tab, **light).then(**fill)
+            opened = tab.select(functools.partial(str, name), None, self.open_tab, **light)
+            if name in FILLED_WHEN_OPEN:
+                opened.then(
+                    self.doing("fill"),
+                    [self.open_tab, self.visit, self.filled],
+                    everything,
+                    show_progress_on=[self.heat, self.stages, self.files],
+                    **networks,
+                )
         self.picture.change(lambda: None, None, self.label, **light)
         self.label.change(
             self.doing("judge"),
@@ -266,6 +269,9 @@ class Page:
                 yield gr.skip()
 
         return act
+
+    def welcome(self) -> dict[Any, Any]:
+        return {getattr(self, name): value for name, value in self.actions.welcome().items()}
 
     def show_scene(self, scene: str) -> list[Any]:
         columns = [gr.Column(visible=name == scene) for name in self.host.scenes]

@@ -1,27 +1,39 @@
 """What happens when the page is used: each action yields what changes, by the component's name."""
 
 import functools
+import logging
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from . import draw, texts
 from .checkpoint import CheckpointError
-from .host import Host, Shown
+from .host import Host, Shown, ViewError
 from .pictures import PictureError
 from .viewer import View
 from .visit import Visit, digest_of
 
+log = logging.getLogger(__name__)
+
 Changes = dict[str, Any]
-Guests = dict[str, str]  # Hub id by the source of the network that it replaces
+Guests = dict[str, str]  # Hub id by the name of the network that it replaces
+
+# Tabs that are filled when they are open, and where each says why it is not.
+FILLED_WHEN_OPEN = {
+    "confidence": "heat_note",
+    "skips": "skips_note",
+    "truth": "truth_note",
+    "take": "take_note",
+}
 
 # Every component that follows from a comparison, and what it holds without one.
 CLEARED: Changes = {
     **dict.fromkeys(["masks", "agreement", "heat", "stages", "variance", "errors"]),
     **dict.fromkeys(["visit", "shared", "files", "code"]),
-    **dict.fromkeys(["areas", "iou", "picture_note", "skips_note", "uncertainty_note"], ""),
-    **dict.fromkeys(["truth_note", "take_note"], ""),
+    **dict.fromkeys(["areas", "iou", "picture_note", "uncertainty_note"], ""),
+    **dict.fromkeys(FILLED_WHEN_OPEN.values(), ""),
     "filled": [],
 }
 
@@ -34,14 +46,16 @@ class Actions:
     ) -> None:
         self.host = host
         self.welcome_picture = welcome
+        self._first_visit = threading.Lock()
         self.compare: Callable[..., Iterator[Shown]] = on_gpu(host.compare)
         self.confidence: Callable[[Visit], Iterator[View]] = on_gpu(host.confidence)
         self.skips: Callable[[Visit], Iterator[View]] = on_gpu(host.skips)
         self.uncertainty: Callable[[Visit, int], Iterator[View]] = on_gpu(host.uncertainty)
 
-    def welcome(self) -> Iterator[Changes]:
+    def welcome(self) -> Changes:
         """An example, compared once for all visitors."""
-        yield {"picture": str(self.welcome_picture), **_shown(self._welcome)}
+        with self._first_visit:
+            return {"picture": str(self.welcome_picture), **_shown(self._welcome)}
 
     @functools.cached_property
     def _welcome(self) -> Shown:
@@ -50,9 +64,9 @@ class Actions:
         return list(self.compare(str(self.welcome_picture), sources, scene))[-1]
 
     def run(
-        self, path: str | None, scene: str, guests: Guests, visit: Visit | None
+        self, path: str | None, scene: str, guests: Guests, visit: Visit | None, tab: str
     ) -> Iterator[Changes]:
-        """Compare, unless that is what the page shows."""
+        """Compare, unless that is what the page shows; then fill the open tab."""
         if path is None:
             yield CLEARED
             return
@@ -65,18 +79,20 @@ class Actions:
                 yield _shown(shown)
         except (PictureError, CheckpointError) as error:
             yield {**CLEARED, "picture_note": _problem(texts.unusable(error))}
+        else:
+            yield from self.fill(tab, shown.visit, [])
 
     def run_again(
-        self, path: str | None, scene: str, guests: Guests, _: Visit | None
+        self, path: str | None, scene: str, guests: Guests, _: Visit | None, tab: str
     ) -> Iterator[Changes]:
         """Compare, whatever the page shows."""
-        yield from self.run(path, scene, guests, None)
+        yield from self.run(path, scene, guests, None, tab)
         if path is None:
             yield {"picture_note": _problem(texts.NO_PICTURE)}
 
     def fill(self, tab: str, visit: Visit | None, filled: list[str]) -> Iterator[Changes]:
         """What the open tab shows of the comparison: computed when it is looked at."""
-        if visit is None or not visit.answered or tab in filled:
+        if tab not in FILLED_WHEN_OPEN or tab in filled or not (visit and visit.answered):
             return
         try:
             if tab == "confidence":
@@ -88,9 +104,8 @@ class Actions:
             elif tab == "take":
                 yield from self._taken(visit)
             yield {"filled": [*filled, tab]}
-        except (PictureError, ValueError) as error:
-            note = {"truth": "truth_note", "take": "take_note"}.get(tab, "skips_note")
-            yield {note: draw.notice(str(error))}
+        except Exception as error:
+            yield {FILLED_WHEN_OPEN[tab]: _reason(error)}
 
     def _taken(self, visit: Visit) -> Iterator[Changes]:
         yield {"code": self.host.snippet(visit), "take_note": draw.notice(texts.PREPARING)}
@@ -121,8 +136,8 @@ class Actions:
         try:
             yield {"uncertainty_note": draw.notice(self.host.without_dropout(visit))}
             yield from ({"variance": view} for view in self.uncertainty(visit, int(samples)))
-        except (PictureError, ValueError) as error:
-            yield {"uncertainty_note": _problem(str(error))}
+        except Exception as error:
+            yield {"uncertainty_note": _reason(error)}
 
     def invite(self, slot: str, hub_id: str, guests: Guests) -> Iterator[Changes]:
         """A network of the visitor's in the place of one of the page's."""
@@ -147,6 +162,14 @@ def _shown(shown: Shown) -> Changes:
         "agreement": shown.agreement,
         "visit": shown.visit,
     }
+
+
+def _reason(error: Exception) -> str:
+    """What is said of an error: ours are meant for the visitor, others are logged."""
+    if isinstance(error, PictureError | ViewError):
+        return draw.notice(str(error))
+    log.exception("a view failed")
+    return _problem(texts.failed_view(error))
 
 
 def _problem(text: str) -> str:

@@ -20,6 +20,10 @@ MAX_PIXELS = 50_000_000
 STRIDES = (32, 16, 8)
 
 
+class ViewError(ValueError):
+    """A view that these networks do not have: why."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """A comparison as far as it has got. visit: once it is complete."""
@@ -46,9 +50,8 @@ class Host:
 
     def line_up(self, scene: str, guests: Mapping[str, str]) -> list[str]:
         """Sources of the scene's networks, in the place of some those that the visitor brought.
-        guests: Hub id by the source of the network that it replaces."""
-        sources = [network.source for network in self.scenes[scene]]
-        return [guests.get(source, source) for source in sources]
+        guests: Hub id by the name of the network that it replaces."""
+        return [guests.get(network.name, network.source) for network in self.scenes[scene]]
 
     def compare(self, path: str, sources: Sequence[str], scene: str) -> Iterator[Shown]:
         """At once the picture, then each network's answer as it comes. Raises PictureError."""
@@ -98,11 +101,11 @@ class Host:
         )
 
     def skips(self, visit: Visit) -> Iterator[View]:
-        """What the first FCN says at each of its prediction strides. ValueError without one."""
+        """What the first FCN says at each of its prediction strides. ViewError without one."""
         networks = [self.network(source) for source in visit.sources]
         found = [network for network in networks if _has_skips(network)]
         if not found:
-            raise ValueError(texts.NO_FCN)
+            raise ViewError(texts.NO_FCN)
         network, (picture, url) = found[0], self._picture(visit)
         assert isinstance(network.model, FCN)
         strides = [stride for stride in STRIDES if stride >= network.model.stride]
@@ -122,11 +125,11 @@ class Host:
         )
 
     def uncertainty(self, visit: Visit, samples: int) -> Iterator[View]:
-        """Where samples of the networks with dropout vary. ValueError if there is none."""
+        """Where samples of the networks with dropout vary. ViewError if there is none."""
         networks = [self.network(source) for source in visit.sources]
         networks = [network for network in networks if has_dropout(network)]
         if not networks:
-            raise ValueError(texts.NO_DROPOUT)
+            raise ViewError(texts.NO_DROPOUT)
         picture, url = self._picture(visit)
 
         def panels() -> Iterator[viewer.Panel]:

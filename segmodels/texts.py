@@ -175,6 +175,10 @@ def failed(reason: str) -> str:
     return f"This network failed on this picture ({reason}). The others' answers stand."
 
 
+def failed_view(error: Exception) -> str:
+    return f"This failed ({type(error).__name__}: {error}). The comparison above stands."
+
+
 def disagreement_names(titles: Sequence[str]) -> list[str]:
     """Of `maps.disagreement`'s ids."""
     return ["all agree", *(f"only {title} departs" for title in titles), "all differ"]

@@ -29,8 +29,8 @@ def test_a_comparison_comes_network_by_network(host, street, networks):
 
 def test_guests_take_the_place_of_a_scenes_networks(host):
     own = host.line_up("road", {})
-    assert host.line_up("road", {own[1]: "org/mine"}) == [own[0], "org/mine", own[2]]
-    assert host.line_up("everyday", {own[1]: "org/mine"}) == ["weights_card/unet-msrc"]
+    assert host.line_up("road", {"unet-camvid": "org/mine"}) == [own[0], "org/mine", own[2]]
+    assert host.line_up("everyday", {"unet-camvid": "org/mine"}) == ["weights_card/unet-msrc"]
 
 
 def test_what_is_no_picture_is_refused_before_any_network_runs(host, tmp_path):
