@@ -92,15 +92,18 @@ class Actions:
 
     def fill(self, tab: str, visit: Visit | None, filled: list[str]) -> Iterator[Changes]:
         """What the open tab shows of the comparison: computed when it is looked at."""
-        if tab not in FILLED_WHEN_OPEN or tab in filled or not (visit and visit.answered):
+        if tab not in FILLED_WHEN_OPEN or tab in filled:
+            return
+        if visit is None or not visit.answered:
+            yield {FILLED_WHEN_OPEN[tab]: draw.notice(texts.STALE)}
             return
         try:
             if tab == "confidence":
                 yield from ({"heat": view} for view in self.confidence(visit))
             elif tab == "skips":
                 yield from ({"stages": view} for view in self.skips(visit))
-            elif tab == "truth" and self.host.truth(visit, None):
-                yield self._judged(None, visit)
+            elif tab == "truth" and (judged := self.host.truth(visit, None)):
+                yield _judged(judged)
             elif tab == "take":
                 yield from self._taken(visit)
             yield {"filled": [*filled, tab]}
@@ -120,13 +123,9 @@ class Actions:
             yield {"truth_note": _problem(texts.STALE) if label else ""}
             return
         try:
-            yield self._judged(label, visit)
+            yield _judged(self.host.truth(visit, label))
         except PictureError as error:
             yield {"errors": None, "iou": "", "truth_note": _problem(str(error))}
-
-    def _judged(self, label: str | None, visit: Visit) -> Changes:
-        view, plot = self.host.truth(visit, label) or (None, "")
-        return {"errors": view, "iou": plot, "truth_note": ""}
 
     def draw_samples(self, visit: Visit | None, samples: int) -> Iterator[Changes]:
         """The uncertainty of the networks with dropout."""
@@ -162,6 +161,11 @@ def _shown(shown: Shown) -> Changes:
         "agreement": shown.agreement,
         "visit": shown.visit,
     }
+
+
+def _judged(judged: tuple[View, str] | None) -> Changes:
+    view, plot = judged or (None, "")
+    return {"errors": view, "iou": plot, "truth_note": ""}
 
 
 def _reason(error: Exception) -> str:
