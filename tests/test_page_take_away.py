@@ -18,9 +18,8 @@ NETWORKS = {"fcn-camvid": "FCN-8s", "unet-camvid": "U-Net", "segnet-camvid": "Se
 
 
 def downloaded(page, name, folder):
-    row = page.locator("#files tr, #files .file", has_text=name).first
     with page.expect_download() as download:
-        row.locator("a").first.click()
+        page.locator(f'#files a[download="{name}"]').click()
     assert download.value.suggested_filename == name
     download.value.save_as(folder / name)
     return folder / name
