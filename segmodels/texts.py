@@ -196,7 +196,7 @@ def stage(stride: int) -> str:
 
 
 def agreement(share: float) -> str:
-    return f"All networks agree on {percent(share)} of the picture."
+    return f"All networks agree on {100 * share:.1f} % of the picture."
 
 
 def mean_confidence(value: float) -> str:
