@@ -4,222 +4,278 @@
 environment variable SEGMODELS_MODELS names (Hub ids or folders, comma-separated).
 """
 
-import tempfile
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
-from PIL import Image
 
-from segmodels import CheckpointError, PictureError, Segmentation, draw, server
-from segmodels.compare import (
-    Network,
-    by_scene,
-    compare,
-    load_networks,
-    served_sources,
-    summary,
-)
+from segmodels import CheckpointError, draw, server, texts
+from segmodels.actions import CLEARED, FILLED_WHEN_OPEN, Actions
+from segmodels.api import add_api
+from segmodels.compare import Network, load_networks, served_sources
+from segmodels.guests import MAX_BYTES
+from segmodels.host import MAX_PIXELS, Host
+from segmodels.widgets import ASSETS, CSS, picture_input, viewer
 
 HERE = Path(__file__).resolve().parent
-EXAMPLES = ["avenue.jpg", "street.jpg", "crossing.jpg", "highway.jpg", "cyclists.jpg"]
-DISPLAY_SIZE = 1280  # longer side of the masks on the page, pixels; downloads are full size
-MAX_PIXELS = 50_000_000
+EXAMPLES = {
+    "road": ["avenue.jpg", "crossing.jpg", "street.jpg", "highway.jpg", "cyclists.jpg"],
+    "everyday": ["cat.jpg", "astronaut.jpg"],
+}
 MAX_UPLOAD = 30_000_000  # bytes
 KEPT_SECONDS = 600  # uploads and results are deleted after so long
 QUEUE_SIZE = 20
+SAMPLES = 8
 
-TITLE = "FCN, U-Net and SegNet, side by side"
-INTRODUCTION = f"""
-# {TITLE}
-Three classic networks of semantic segmentation name the class of every pixel. Where do they agree,
-and where does one of them blur a pole or lose a pedestrian? Choose a street picture, or take one.
-"""
-FOOTER = """
-The networks start from VGG16's ImageNet weights and were trained on the 367 training pictures of
-CamVid: streets of Cambridge, seen from a car. What is in none of those pictures they cannot name.
-Your picture is segmented on this server, shown to nobody else, and deleted within minutes.
-"""
+# On a ZeroGPU Space; imported before anything touches CUDA.
+spaces = import_module("spaces") if find_spec("spaces") else None
+on_gpu = spaces.GPU if spaces else lambda function: function
 
 
 def build_page(networks: list[Network]) -> gr.Blocks:
     """The page for these networks, and the named endpoints of its API."""
-    scenes = by_scene(networks)
-    first = next(iter(scenes.values()))
-
-    with gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gr.Markdown(INTRODUCTION)
-        with gr.Row():
-            with gr.Column(scale=3, min_width=300):
-                picture = picture_input(
-                    label="Picture",
-                    sources=["upload", "clipboard", "webcam"],
-                    height=320,
-                    elem_id="picture",
-                    alt_text="The picture to segment",
-                )
-            with gr.Column(scale=2, min_width=300):
-                gr.Examples(
-                    [[str(HERE / "examples" / name)] for name in EXAMPLES],
-                    inputs=picture,
-                    label="Street pictures to try",
-                    elem_id="examples",
-                )
-                scene = gr.Radio(
-                    list(scenes), value=first[0].scene, label="Scene", visible=len(scenes) > 1
-                )
-                opacity = gr.Slider(0, 1, value=0.6, step=0.05, label="Opacity of the masks")
-                button = gr.Button("Compare", variant="primary", elem_id="compare")
-        legend = gr.HTML(draw.legend(first[0].segmenter.model), elem_id="legend")
-        with gr.Row(elem_id="panels"):
-            panels = [panel(network) for network in max(scenes.values(), key=len)]
-        areas = gr.HTML(elem_id="areas")
-        gr.Markdown(FOOTER)
-        masks = gr.State([])  # at display size, for the opacity slider
-        images = [image for image, _, _ in panels]
-
-        def run(path: str | None, scene: str, opacity: float) -> Iterator[dict[Any, Any]]:
-            empty = [empty_panel(network) for network in scenes[scene]]
-            for parts, values in zip(panels, empty, strict=False):
-                yield dict(zip(parts, values, strict=True))
-            yield {legend: draw.legend(scenes[scene][0].segmenter.model), areas: "", masks: []}
-            for number, values in stream(scenes[scene], path, opacity):
-                yield dict(zip([*panels[number], areas, masks], values, strict=True))
-
-        gr.on(
-            [picture.change, button.click],
-            run,
-            [picture, scene, opacity],
-            [*(part for parts in panels for part in parts), legend, areas, masks],
-            concurrency_id="networks",
-            show_progress_on=images,
-            api_visibility="private",
-        )
-        button.click(remind, picture, api_visibility="private")
-        opacity.release(repaint, [masks, opacity], images, api_visibility="private")
-        add_api(scenes)
+    host = Host(networks, HERE / "examples")
+    with gr.Blocks(title=texts.TITLE, delete_cache=(60, KEPT_SECONDS)) as page:
+        gr.Markdown(texts.INTRODUCTION)
+        Page(host).wire(page)
+        add_api(host, on_gpu(host.visit))
     return page
 
 
-def picture_input(**options: Any) -> gr.Image:
-    """An image whose file is handed on as it came: `read_picture` checks and decodes it, and says
-    what is wrong with it. (gradio's own check would answer a bad file with a bare "Error".)"""
-    image = gr.Image(type="filepath", **options)
+class Page:
+    """The page's components from top to bottom, and what happens when they are used."""
 
-    def path_of(payload: ImageData | None) -> str | None:
-        return None if payload is None else payload.path
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.visit = gr.State(time_to_live=KEPT_SECONDS)  # a Visit, once there is one
+        self.guests = gr.State({})  # Hub id by the name of the network that it replaces
+        self.open_tab = gr.State("areas")
+        self.filled = gr.State([])  # tabs that show what belongs to the visit
+        scene = next(iter(host.scenes))
+        first = EXAMPLES.get(scene, EXAMPLES["road"])[0]
+        self.actions = Actions(host, HERE / "examples" / first, on_gpu)
+        self.lay_out_input()
+        self.masks = viewer(elem_id="masks")
+        self.tabs: dict[str, gr.Tab] = {}
+        with gr.Tabs(elem_id="tabs"):
+            self.lay_out_insights()
+            self.lay_out_truth()
+            self.lay_out_take_away()
+            self.lay_out_networks()
 
-    image.preprocess = path_of  # type: ignore[method-assign]
-    return image
-
-
-def panel(network: Network) -> tuple[gr.Image, gr.HTML, gr.DownloadButton]:
-    """One network's place: its mask over the picture, its figures, its class ids to take away."""
-    with gr.Column(min_width=280):
-        image = gr.Image(
-            label=network.title,
-            format="png",
-            interactive=False,
-            buttons=["fullscreen"],
-            elem_classes="panel",
-            alt_text=f"The mask of {network.title} over the picture",
-        )
-        figures = gr.HTML(draw.caption(network, None))
-        download = gr.DownloadButton("Class ids (PNG)", size="sm", interactive=False)
-    return image, figures, download
-
-
-def empty_panel(network: Network) -> tuple[gr.Image, str, gr.DownloadButton]:
-    """What a panel holds before its network is ready."""
-    image = gr.Image(None, label=network.title)
-    return image, draw.caption(network, None), gr.DownloadButton(interactive=False)
-
-
-def stream(
-    networks: list[Network], path: str | None, opacity: float
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Network by network, as each is ready: the number of its panel, and what goes there, into
-    the table of areas and into the masks."""
-    if path is None:
-        return
-    results, masks = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for number, result in enumerate(compare(networks, path, max_pixels=MAX_PIXELS)):
-                results.append(result)
-                masks.append(result.segmentation.scaled(DISPLAY_SIZE))
-                file = Path(folder) / f"{Path(path).stem}_{result.network.name}.png"
-                result.segmentation.save(file)
-                yield (
-                    number,
-                    (
-                        masks[-1].overlay(opacity),
-                        draw.caption(result.network, result.seconds),
-                        gr.DownloadButton(value=str(file), interactive=True),
-                        draw.areas_table(networks, results),
-                        masks,
-                    ),
+    def lay_out_input(self) -> None:
+        scenes = list(self.host.scenes)
+        with gr.Row(elem_id="input"):
+            with gr.Column(scale=2, min_width=280):
+                self.picture = picture_input(
+                    label="Picture",
+                    sources=["upload", "clipboard", "webcam"],
+                    height=250,
+                    elem_id="picture",
+                    alt_text="The picture to segment",
                 )
-        except PictureError as error:
-            gr.Warning(f"This picture cannot be used: {error}")
+            with gr.Column(scale=3, min_width=280):
+                self.scene = gr.Radio(
+                    [(texts.SCENE_NAMES[scene], scene) for scene in scenes],
+                    value=scenes[0],
+                    label="Scene",
+                    visible=len(scenes) > 1,
+                    elem_id="scene",
+                )
+                self.scene_note = gr.Markdown(texts.SCENES[scenes[0]], elem_id="scene-note")
+                self.examples = [self.lay_out_examples(scene) for scene in scenes]
+                self.button = gr.Button("Compare", variant="primary", elem_id="compare")
+                gr.Markdown(texts.PRIVACY.format(minutes=KEPT_SECONDS // 60), elem_id="privacy")
+        self.picture_note = gr.HTML(elem_classes="slot")
 
+    def lay_out_examples(self, scene: str) -> gr.Column:
+        first = next(iter(self.host.scenes))
+        names = EXAMPLES.get(scene, EXAMPLES["road"])
+        with gr.Column(visible=scene == first) as column:
+            gr.Examples(
+                [[str(HERE / "examples" / name)] for name in names],
+                inputs=self.picture,
+                label="Pictures to try",
+                elem_id=f"examples-{scene}",
+            )
+        return column
 
-def remind(path: str | None) -> None:
-    if path is None:
-        gr.Warning("Choose a picture first: drop one on the page, or take an example.")
+    def tab(self, name: str) -> gr.Tab:
+        self.tabs[name] = gr.Tab(texts.TABS[name], id=name)
+        return self.tabs[name]
 
+    def lay_out_insights(self) -> None:
+        with self.tab("areas"):
+            self.areas = gr.HTML(elem_id="areas")
+        with self.tab("agreement"):
+            gr.Markdown(texts.AGREEMENT_HELP)
+            self.agreement = viewer(elem_id="agreement")
+        with self.tab("confidence"):
+            gr.Markdown(texts.CONFIDENCE_HELP)
+            self.heat_note = gr.HTML(elem_classes="slot")
+            self.heat = viewer(elem_id="confidence")
+        with self.tab("skips"):
+            gr.Markdown(texts.SKIPS_HELP)
+            self.skips_note = gr.HTML(elem_classes="slot")
+            self.stages = viewer(elem_id="skips")
+        with self.tab("uncertainty"):
+            gr.Markdown(texts.UNCERTAINTY_HELP)
+            with gr.Row():
+                self.samples = gr.Slider(2, 40, value=SAMPLES, step=1, label="Samples", scale=3)
+                self.sample = gr.Button("Draw samples", elem_id="sample", scale=1)
+            self.uncertainty_note = gr.HTML(elem_classes="slot")
+            self.variance = viewer(elem_id="uncertainty")
 
-def repaint(masks: list[Segmentation], opacity: float) -> list[Image.Image | None]:
-    """The masks on the page at another opacity."""
-    images: list[Image.Image | None] = [mask.overlay(opacity) for mask in masks]
-    return images or gr.skip()
+    def lay_out_truth(self) -> None:
+        with self.tab("truth"):
+            example = texts.TRUTH_EXAMPLE if self.host.labels else ""
+            gr.Markdown(f"{texts.TRUTH_HELP} {example}")
+            self.label = picture_input(
+                label="Label picture",
+                sources=["upload", "clipboard"],
+                height=160,
+                elem_id="label",
+                alt_text="The label picture",
+            )
+            self.truth_note = gr.HTML(elem_classes="slot")
+            self.errors = viewer(elem_id="errors")
+            self.iou = gr.HTML(elem_id="iou")
 
+    def lay_out_take_away(self) -> None:
+        with self.tab("take"):
+            gr.Markdown(texts.TAKE_HELP)
+            self.take_note = gr.HTML(elem_classes="slot")
+            with gr.Row():
+                self.shared = gr.Image(
+                    label="Comparison (PNG)",
+                    show_label=False,
+                    format="png",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    alt_text="The picture, the masks of the networks over it, and the legend",
+                    min_width=300,
+                    elem_id="shared",
+                )
+                self.files = gr.File(
+                    label="Files",
+                    file_count="multiple",
+                    interactive=False,
+                    min_width=300,
+                    elem_id="files",
+                )
+            self.code = gr.Code(
+                label="The same in Python",
+                language="python",
+                interactive=False,
+                wrap_lines=True,
+                elem_id="code",
+            )
 
-def add_api(scenes: Mapping[str, list[Network]]) -> None:
-    """/segment and /compare, for programs: no part of the page shows them."""
-    networks = {network.name: network for group in scenes.values() for network in group}
+    def lay_out_networks(self) -> None:
+        with self.tab("networks"), gr.Row():
+            for name, text in texts.NETWORKS.items():
+                with gr.Column(min_width=280):
+                    gr.HTML(draw.figure(ASSETS / f"{name}.svg", texts.FIGURE_ALTS[name]))
+                    gr.Markdown(text)
+        with self.tab("own"):
+            gr.Markdown(texts.OWN_HELP.format(megabytes=MAX_BYTES // 1_000_000))
+            slots = [(f"{n.title} ({n.name})", n.name) for n in self.host.networks.values()]
+            with gr.Row():
+                self.slot = gr.Dropdown(slots, value=slots[0][1], label="In the place of")
+                self.hub_id = gr.Textbox(
+                    label="Hub id",
+                    placeholder="organisation/name",
+                    elem_id="hub-id",
+                    max_length=200,
+                )
+            with gr.Row():
+                self.bring = gr.Button("Load and compare", elem_id="bring")
+                self.send_away = gr.Button("Back to the page's own networks")
+            self.guest_note = gr.HTML(elem_id="guest-note", elem_classes="slot")
+        with self.tab("programs"):
+            gr.Markdown(self.host.programs())
 
-    def segment(picture: str, model: str) -> Iterator[str]:
-        """The picture's class-id PNG, exact, at its own size."""
-        if model not in networks:
-            raise gr.Error(f"There is no model {model!r}; there are {', '.join(networks)}.")
-        with tempfile.TemporaryDirectory() as folder:
-            for result in answers([networks[model]], picture):
-                file = Path(folder) / f"{model}.png"
-                result.segmentation.save(file)
-                yield str(file)
+    def wire(self, page: gr.Blocks) -> None:
+        """What happens when something is used: `actions`, by the names of the components."""
+        asked = [self.picture, self.scene, self.guests, self.visit, self.open_tab]
+        everything = [getattr(self, name) for name in CLEARED]
+        networks: dict[str, Any] = {"concurrency_id": "networks", "api_visibility": "private"}
+        light: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 
-    def compare_(picture: str, scene: str) -> dict[str, Any]:
-        """Sizes, seconds, areas per class, and the share of the picture on which all agree."""
-        if scene not in scenes:
-            raise gr.Error(f"There is no scene {scene!r}; there are {', '.join(scenes)}.")
-        return summary(scene, list(answers(scenes[scene], picture)))
-
-    with gr.Row(visible=False):
-        pictures = picture_input(label="picture")
-        model, scene = gr.Textbox(label="model"), gr.Textbox(next(iter(scenes)), label="scene")
-        file, answer, button = gr.File(), gr.JSON(), gr.Button()
-    for function, inputs, output in (
-        (segment, [pictures, model], file),
-        (compare_, [pictures, scene], answer),
-    ):
-        button.click(
-            function,
-            inputs,
-            output,
-            api_name=function.__name__.strip("_"),
-            concurrency_id="networks",
+        page.load(self.welcome, None, [self.picture, *everything], show_progress="hidden", **light)
+        gr.on(
+            [self.picture.change, self.scene.change, self.guests.change],
+            self.doing("run"),
+            asked,
+            everything,
+            trigger_mode="always_last",
+            show_progress_on=self.masks,
+            **networks,
+        )
+        self.button.click(
+            self.doing("run_again"), asked, everything, show_progress_on=self.masks, **networks
+        )
+        self.scene.change(self.show_scene, self.scene, [self.scene_note, *self.examples], **light)
+        for name, tab in self.tabs.items():
+            opened = tab.select(functools.partial(str, name), None, self.open_tab, **light)
+            if name in FILLED_WHEN_OPEN:
+                opened.then(
+                    self.doing("fill"),
+                    [self.open_tab, self.visit, self.filled],
+                    everything,
+                    show_progress_on=[self.heat, self.stages, self.files],
+                    **networks,
+                )
+        self.picture.change(lambda: None, None, self.label, **light)
+        self.label.change(
+            self.doing("judge"),
+            [self.label, self.visit],
+            [self.errors, self.iou, self.truth_note],
+            api_visibility="private",
+        )
+        self.sample.click(
+            self.doing("draw_samples"),
+            [self.visit, self.samples],
+            [self.variance, self.uncertainty_note],
+            **networks,
+        )
+        gr.on(
+            [self.bring.click, self.hub_id.submit],
+            self.doing("invite"),
+            [self.slot, self.hub_id, self.guests],
+            [self.guests, self.guest_note],
+            api_visibility="private",
+        )
+        self.send_away.click(
+            self.doing("send_away"),
+            None,
+            [self.guests, self.guest_note],
+            api_visibility="private",
         )
 
+    def doing(self, action: str) -> Callable[..., Iterator[Any]]:
+        """The action as Gradio calls it: changes by component."""
 
-def answers(networks: list[Network], picture: str | None) -> Iterator[Any]:
-    """`compare` for a program: what is wrong with the picture becomes the answer."""
-    try:
-        yield from compare(networks, picture or "", max_pixels=MAX_PIXELS)
-    except PictureError as error:
-        raise gr.Error(str(error)) from error
+        def act(*values: Any) -> Iterator[Any]:
+            changed = False
+            for changes in getattr(self.actions, action)(*values):
+                changed = True
+                yield {getattr(self, name): value for name, value in changes.items()}
+            if not changed:
+                yield gr.skip()
+
+        return act
+
+    def welcome(self) -> dict[Any, Any]:
+        return {getattr(self, name): value for name, value in self.actions.welcome().items()}
+
+    def show_scene(self, scene: str) -> list[Any]:
+        columns = [gr.Column(visible=name == scene) for name in self.host.scenes]
+        return [texts.SCENES[scene], *columns]
 
 
 def main(host: str | None = None, port: int | None = None) -> None:
@@ -236,11 +292,12 @@ def main(host: str | None = None, port: int | None = None) -> None:
         max_upload=MAX_UPLOAD,
         server_name=host,
         server_port=port,
-        css=draw.CSS,
+        css_paths=CSS,
         theme=gr.themes.Default(),
         ssr_mode=False,
         enable_monitoring=False,
         run_history=False,
+        mcp_server=find_spec("mcp") is not None,
     )
 
 

@@ -240,7 +240,13 @@ def _run_stages(
     class_map, confidence = answer.finished()
     lap()
     model = segmenter.model
-    Segmentation(array, class_map, confidence, model.class_names, model.palette).overlay()
+    Segmentation(
+        picture=array,
+        class_map=class_map,
+        confidence=confidence,
+        class_names=model.class_names,
+        palette=model.palette,
+    ).overlay()
     lap()
     for name, seconds in zip(STAGES, np.diff(clock), strict=True):
         taken[name].append(seconds)

@@ -1,5 +1,6 @@
 """Several networks on one picture: their masks, seconds, areas, and where they agree."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .checkpoint import CheckpointError
 from .fcn import FCN
 from .hub import SegmentationModel, load_model
+from .maps import agreement, common_ids
 from .pictures import MAX_PIXELS, Picture, read_picture
-from .segmentation import Segmentation
+from .segmentation import ClassPicture, Segmentation
 from .segmenter import Segmenter
 from .unet import UNet
+
+log = logging.getLogger(__name__)
 
 MODELS_VARIABLE = "SEGMODELS_MODELS"
 SCENES = {"camvid": "road", "msrc": "everyday"}  # by the data set at the end of a model's name
@@ -27,19 +28,25 @@ class Network:
     """A network that is served.
 
     name: its folder's or repository's, "unet-camvid" for example. scene: what it was trained for.
+    source: the Hub id or the folder that it was loaded from.
     """
 
     name: str
     scene: str
     segmenter: Segmenter
+    source: str = ""
+
+    @property
+    def model(self) -> SegmentationModel:
+        return self.segmenter.model
 
     @property
     def title(self) -> str:
-        return title(self.segmenter.model)
+        return title(self.model)
 
     @property
     def parameters(self) -> int:
-        return count_parameters(self.segmenter.model)
+        return count_parameters(self.model)
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,16 @@ class Result:
     """One network's answer. seconds: from the decoded picture to the class map."""
 
     network: Network
-    segmentation: Segmentation
+    segmentation: ClassPicture
     seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A network that gave no answer, and why."""
+
+    network: Network
+    reason: str
 
 
 def title(model: SegmentationModel) -> str:
@@ -91,7 +106,7 @@ def load_networks(sources: Sequence[str], device: str = "auto") -> list[Network]
     for source in sources:
         name = Path(source).name
         scene = SCENES.get(name.rsplit("-", 1)[-1], "own")
-        networks.append(Network(name, scene, Segmenter(load_model(source), device)))
+        networks.append(Network(name, scene, Segmenter(load_model(source), device), source))
     return networks
 
 
@@ -105,39 +120,51 @@ def by_scene(networks: Sequence[Network]) -> dict[str, list[Network]]:
 
 def compare(
     networks: Sequence[Network], picture: Picture, *, max_pixels: int = MAX_PIXELS
-) -> Iterator[Result]:
-    """Each network's result as soon as it is there. Raises PictureError for what is no picture, or
-    one of more than `max_pixels`."""
+) -> Iterator[Result | Failure]:
+    """Each network's result as soon as it is there; a network that fails does not keep the others
+    from answering. Raises PictureError for what is no picture, or one of more than `max_pixels`."""
     array = read_picture(picture, max_pixels=max_pixels)
     for network in networks:
         start = time.perf_counter()
-        segmentation = network.segmenter(array)
-        yield Result(network, segmentation, time.perf_counter() - start)
+        try:
+            segmentation: Segmentation = network.segmenter(array)
+        except Exception as error:  # whatever it is, the others' answers count
+            log.exception("%s failed on a picture of shape %s", network.name, array.shape)
+            yield Failure(network, f"{type(error).__name__}: {error}")
+        else:
+            yield Result(network, segmentation, time.perf_counter() - start)
 
 
-def agreement(class_maps: Sequence[NDArray[np.uint8]]) -> float:
-    """Fraction of the pixels to which all the maps, (H, W) each, give the same class."""
-    same = np.ones(class_maps[0].shape, bool)
-    for class_map in class_maps[1:]:
-        same &= class_map == class_maps[0]
-    return float(same.mean())
-
-
-def summary(scene: str, results: Sequence[Result]) -> dict[str, Any]:
-    """JSON-able: what the demo's /compare answers."""
-    class_maps = [result.segmentation.class_map for result in results]
-    height, width = class_maps[0].shape
+def summary(scene: str, answers: Sequence[Result | Failure]) -> dict[str, Any]:
+    """JSON-able: what the demo's /compare answers. The size and the agreement are those of the
+    networks that answered, or None; one that failed has an "error" in place of its figures."""
+    results = results_of(answers)
+    sizes = [list(result.segmentation.class_map.shape[::-1]) for result in results]
     return {
         "scene": scene,
-        "size": [width, height],
-        "agreement": agreement(class_maps),
-        "models": {result.network.name: _figures(result) for result in results},
+        "size": sizes[0] if sizes else None,
+        "agreement": agreement(comparable(results)) if results else None,
+        "models": {answer.network.name: _figures(answer) for answer in answers},
     }
 
 
-def _figures(result: Result) -> Mapping[str, Any]:
+def results_of(answers: Sequence[Result | Failure]) -> list[Result]:
+    return [answer for answer in answers if isinstance(answer, Result)]
+
+
+def comparable(results: Sequence[Result]) -> list[Any]:
+    """The class maps (H, W), with ids into one list of names where the networks' classes differ."""
+    return common_ids(
+        [result.segmentation.class_map for result in results],
+        [result.segmentation.class_names for result in results],
+    )[1]
+
+
+def _figures(answer: Result | Failure) -> Mapping[str, Any]:
+    if isinstance(answer, Failure):
+        return {"error": answer.reason}
     return {
-        "seconds": result.seconds,
-        "parameters": result.network.parameters,
-        "areas": result.segmentation.areas(),
+        "seconds": answer.seconds,
+        "parameters": answer.network.parameters,
+        "areas": answer.segmentation.areas(),
     }

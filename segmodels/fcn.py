@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import conv_transpose2d, relu
 
 from .checks import checked_bool, checked_choice, checked_int, checked_rate
 from .hub import SegmentationModel
@@ -112,6 +112,14 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
         (N, num_classes, H, W)."""
+        return self.at_stride(pixels, self.stride)
+
+    def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
+        """`forward` with the skips down to prediction stride 32, 16 or 8 alone, no finer than the
+        network's own: what each skip adds (Figure 4). A coarser stride than the network's own is
+        upsampled bilinearly, as the paper's last deconvolution."""
+        if stride not in (32, 16, 8) or stride < self.stride:
+            raise ValueError(f"stride must be 32, 16 or 8, at least {self.stride}; got {stride}")
         x = relu(self.conv1_1(pixels))
         x = relu(self.conv1_2(x))
         x = self.pool(x)  # 1/2
@@ -135,27 +143,32 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
         x = self.drop(relu(self.fc7(x)))
         score = self.score_fr(x)  # 1/32, num_classes
         margin = 3 - self.fc6_padding
-        if self.stride == 32:
-            return self._crop_to(pixels, self.upscore(score), margin)
+        if stride == 32:
+            return self._upsampled_to(pixels, score, stride, margin)
 
         score_pool4 = self.score_pool4(pool4 * (0.01 if self.at_once else 1.0))
         score, margin = fuse(self.upscore2(score), score_pool4, margin)  # 1/16
-        if self.stride == 16:
-            return self._crop_to(pixels, self.upscore16(score), margin)
+        if stride == 16:
+            return self._upsampled_to(pixels, score, stride, margin)
 
         score_pool3 = self.score_pool3(pool3 * (0.0001 if self.at_once else 1.0))
         score, margin = fuse(self.upscore_pool4(score), score_pool3, margin)  # 1/8
-        return self._crop_to(pixels, self.upscore8(score), margin)
+        return self._upsampled_to(pixels, score, stride, margin)
 
-    def _crop_to(self, pixels: Tensor, upscore: Tensor, margin: int) -> Tensor:
-        """The part of `upscore` that lies over the picture.
+    def _upsampled_to(self, pixels: Tensor, score: Tensor, stride: int, margin: int) -> Tensor:
+        """The scores upsampled by `stride`, the part of them that lies over the picture.
 
         A feature at index j of stride s lies over pixel s j + (s - 1)/2 + 1 - p, p being the
         padding of conv1_1; the deconvolution spreads score i = j - margin around s i + s - 1/2.
         The difference is the crop: s/2 - 1 + p - s margin. With p = 100 the margins are 3, 5 and
         9, and the crops the authors' 19, 27 and 31.
         """
-        offset = self.stride // 2 - 1 + self.conv1_1_padding - self.stride * margin
+        if stride == self.stride:
+            upscore = getattr(self, "upscore" if stride == 32 else f"upscore{stride}")(score)
+        else:
+            kernel = bilinear_kernel(self.num_classes, 2 * stride).to(score)
+            upscore = conv_transpose2d(score, kernel, stride=stride)
+        offset = stride // 2 - 1 + self.conv1_1_padding - stride * margin
         height, width = pixels.shape[-2:]
         return upscore[..., offset : offset + height, offset : offset + width]
 

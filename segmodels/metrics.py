@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 IGNORE_INDEX = 255
 FloatArray = NDArray[np.float64]
@@ -76,7 +75,7 @@ def boundary_f1(
     _check_shapes(target, prediction)
     radius = tolerance * float(np.hypot(*target.shape))
     known = target != IGNORE_INDEX
-    judged = np.ones_like(known) if known.all() else distance_transform_edt(known) > radius
+    judged = np.ones_like(known) if known.all() else _distance_to(~known) > radius
     scores = np.full(num_classes, np.nan)
     for class_id in range(num_classes):
         true = _boundary(target == class_id, known)
@@ -92,12 +91,19 @@ def _boundary_score(
         return 0.0 if (found & judged).any() else np.nan
     if not found.any():
         return 0.0
-    near_true = distance_transform_edt(~true) <= radius
-    recall = float((distance_transform_edt(~found)[true] <= radius).mean())
+    near_true = _distance_to(true) <= radius
+    recall = float((_distance_to(found)[true] <= radius).mean())
     counted = found & judged
     precision = float(near_true[counted if counted.any() else found].mean())
     total = precision + recall
     return 2 * precision * recall / total if total else 0.0
+
+
+def _distance_to(region: NDArray[np.bool_]) -> FloatArray:
+    """From each pixel to the nearest of the region, in pixels."""
+    from scipy.ndimage import distance_transform_edt  # of the `train` extra; the rest needs NumPy
+
+    return distance_transform_edt(~region)
 
 
 def mean_over_pictures(scores: Sequence[FloatArray]) -> FloatArray:

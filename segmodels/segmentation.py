@@ -1,7 +1,7 @@
 """The result: a class for every pixel of a picture, and what is made from it."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +9,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .files import whole_file
-from .pictures import resize
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """One picture's classes, at the picture's own size, turned as its EXIF data says.
+class ClassPicture:
+    """One picture and a class for each of its pixels.
 
-    picture: (H, W, 3) uint8 RGB, what was segmented.
+    picture: (H, W, 3) uint8 RGB.
     class_map: (H, W) uint8 class ids.
-    confidence: (H, W) float32 in [0, 1], the winning class's probability.
-    uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
-        samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
-    note: what the user should know of how it came about ("Computed on the CPU: ..."), or None.
     """
 
     picture: NDArray[np.uint8]
     class_map: NDArray[np.uint8]
-    confidence: NDArray[np.float32]
     class_names: list[str]
     palette: list[list[int]]
-    uncertainty: NDArray[np.float32] | None = None
-    note: str | None = None
 
     def areas(self) -> dict[str, float]:
         """{class name: fraction of the picture}, largest first, absent classes (0.0) last."""
@@ -54,26 +46,28 @@ class Segmentation:
             raise ValueError(f"opacity must be from 0 to 1, got {opacity}")
         return Image.blend(Image.fromarray(self.picture), self.colored(), opacity)
 
-    def scaled(self, longer_side: int) -> "Segmentation":
-        """For display: no larger than `longer_side` pixels; itself if it is not larger."""
-        if max(self.class_map.shape) <= longer_side:
-            return self
-        uncertainty = self.uncertainty
-        return replace(
-            self,
-            picture=resize(self.picture, longer_side),
-            class_map=resize(self.class_map, longer_side, nearest=True),
-            confidence=resize(self.confidence, longer_side),
-            uncertainty=None if uncertainty is None else resize(uncertainty, longer_side),
-        )
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `indexed()` as a PNG, whatever the suffix: exact ids, palette embedded. The file is
         whole or not there."""
         save_png(self.indexed(), Path(path))
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """A PNG file that is whole or not there."""
+@dataclass(frozen=True)
+class Segmentation(ClassPicture):
+    """A network's answer, at the picture's own size, turned as its EXIF data says.
+
+    confidence: (H, W) float32 in [0, 1], the winning class's probability.
+    uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
+        samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
+    note: what the user should know of how it came about ("Computed on the CPU: ..."), or None.
+    """
+
+    confidence: NDArray[np.float32]
+    uncertainty: NDArray[np.float32] | None = None
+    note: str | None = None
+
+
+def save_png(image: Image.Image, path: Path, *, fast: bool = False) -> None:
+    """A PNG file that is whole or not there. fast: several times faster, and a little larger."""
     with whole_file(path) as scratch:
-        image.save(scratch, format="PNG")
+        image.save(scratch, format="PNG", compress_level=1 if fast else 6)

@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from .dropout import repeatable_draws, with_dropout_on
+from .fcn import FCN
 from .hub import SegmentationModel
 from .pictures import MAX_PIXELS, Picture, read_image, resize_image
 from .prepare import pick_device, pick_precision, prepared
@@ -20,6 +23,7 @@ from .shortage import Answer, first_that_fits, on_cpu
 from .unet import UNet
 from .upsample import FullSize
 
+Logits = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> logits (N, num_classes, h, w)
 # Context around a tile, in pixels: more than any of the networks sees from an output pixel (FCN-8s
 # the farthest: 202 for pool5 and fc6, and half a kernel for each deconvolution).
 HALO = 288
@@ -102,6 +106,23 @@ class Segmenter:
 
         results, note = self._within_memory(compute)
         return [replace(result, note=note) for result in results]
+
+    def at_stride(
+        self, picture: Picture, stride: int, *, working_size: int | None = None
+    ) -> Segmentation:
+        """An FCN's answer with the skips down to prediction stride 32, 16 or 8 alone, no finer than
+        the network's own (`FCN.at_stride`). ValueError for another network."""
+        if not isinstance(self.model, FCN):
+            raise ValueError(f"prediction strides are FCN's; this is a {type(self.model).__name__}")
+        image = read_image(picture, max_pixels=self.max_pixels)
+
+        def compute(segmenter: Segmenter) -> Segmentation:
+            network = partial(cast(FCN, segmenter.network).at_stride, stride=stride)
+            pixels = segmenter.pixels(image, working_size)
+            return segmenter._segmentation(image, pixels, segmenter._tiled(pixels, 0, network))
+
+        result, note = self._within_memory(compute)
+        return replace(result, note=note)
 
     def probabilities(
         self, picture: Picture, *, working_size: int | None = None
@@ -195,8 +216,8 @@ class Segmenter:
         found = self._probabilities(self.network, pixels, *everything)
         return [iter([(*everything, probabilities, None)]) for probabilities in found]
 
-    def _tiled(self, pixels: Tensor, samples: int) -> Iterator[Part]:
-        """Each tile of one picture's pixels."""
+    def _tiled(self, pixels: Tensor, samples: int, network: Logits | None = None) -> Iterator[Part]:
+        """Each tile of one picture's pixels, by the `network`, or else the segmenter's own."""
         self._check_samples(samples)
         height, width = pixels.shape[-2:]
         for rows, columns in _tiles(height, width, self.tile_size):
@@ -208,12 +229,12 @@ class Segmenter:
                 own = variance[: rows.stop - rows.start, : columns.stop - columns.start]
                 yield rows, columns, probabilities, own
             else:
-                found = self._probabilities(self.network, pixels, seen, across)
+                found = self._probabilities(network or self.network, pixels, seen, across)
                 yield rows, columns, found[0], None
 
     @torch.inference_mode()
     def _probabilities(
-        self, network: nn.Module, pixels: Tensor, rows: slice, columns: slice
+        self, network: Logits, pixels: Tensor, rows: slice, columns: slice
     ) -> Tensor:
         """(N, num_classes, r, c) float32 on the CPU, of a part of each picture."""
         region, inside = self.region(pixels, rows, columns)

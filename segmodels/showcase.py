@@ -21,7 +21,7 @@ def showcase(segmenter: Segmenter, pictures: Sequence[Path], credit: str = "") -
     grey, 0.2 and less being black. RGB, with a legend; credit: a last line, on their origin."""
     rows = []
     for path in pictures:
-        result = segmenter(path).scaled(CELL)
+        result = segmenter(path)
         grey = ((result.confidence - 0.2).clip(0, 0.8) / 0.8 * 255).astype(np.uint8)
         panels = [
             Image.fromarray(resize(result.picture, CELL)),

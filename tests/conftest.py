@@ -1,14 +1,22 @@
 """What several tests share: a tiny data set of three classes, in both layouts."""
 
+import base64
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hub_client import Client
 from hub_server import LoopbackHub
 from hub_state import User
+from pages import address, browser, page, served, tiny_address  # noqa: F401
 from PIL import Image
+from torch import nn
 
+from segmodels import FCN, Segmenter, SegNet, UNet
+from segmodels.compare import Network
+from segmodels.host import Host
 from segmodels.processes import accelerator_for
 from segmodels.recipe import Recipe
 from segmodels.trainer import Trainer
@@ -105,3 +113,46 @@ def client(hub, tmp_path_factory):
     process = Client(hub.url, tmp_path_factory.mktemp("hf-home"))
     yield process
     process.close()
+
+
+def tiny_network(kind, name, scene="road", class_names=("road", "sky", "car"), **arguments):
+    """A served network of few weights, whose answers vary over the picture."""
+    small = {FCN: {"head_channels": 8}, UNet: {"base_channels": 2}, SegNet: {"variant": "basic"}}
+    torch.manual_seed(len(name))
+    model = kind(class_names=list(class_names), **{**small[kind], **arguments})
+    for layer_name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and layer_name.startswith("score"):
+            nn.init.normal_(layer.weight, std=0.1)
+    return Network(name, scene, Segmenter(model.eval(), "cpu", "fp32"), f"weights_card/{name}")
+
+
+def unpacked(panel, number=0):
+    """A map of a viewer's panel as the browser sees it, (h, w)."""
+    width, height = panel["size"]
+    ids = zlib.decompress(base64.b64decode(panel["maps"][number]))
+    return np.frombuffer(ids, np.uint8).reshape(height, width)
+
+
+@pytest.fixture(scope="session")
+def networks():
+    """One of each for the road scene, and one for another."""
+    return [
+        tiny_network(FCN, "fcn-camvid", at_once=False),
+        tiny_network(UNet, "unet-camvid"),
+        tiny_network(SegNet, "segnet-camvid", dropout=0.5),
+        tiny_network(UNet, "unet-msrc", "everyday", ["cat", "dog", "sky"]),
+    ]
+
+
+@pytest.fixture
+def host(networks):
+    return Host(networks)
+
+
+@pytest.fixture
+def street(tmp_path):
+    """A picture file, 60 x 40 pixels."""
+    coarse = np.random.default_rng(5).integers(0, 256, (5, 8, 3), np.uint8)
+    path = tmp_path / "my street.png"
+    Image.fromarray(coarse).resize((60, 40), Image.Resampling.BICUBIC).save(path)
+    return str(path)

@@ -1,5 +1,7 @@
 """Several networks on one picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -67,11 +69,33 @@ def test_what_is_no_picture_or_too_large_is_refused_before_any_network_runs(netw
         next(compare.compare(networks, np.zeros((10, 10), np.uint8), max_pixels=99))
 
 
-def test_agreement_is_the_share_on_which_all_agree():
-    a, b, c = np.array([[0, 1, 2, 2]]), np.array([[0, 1, 2, 1]]), np.array([[0, 2, 2, 1]])
-    assert compare.agreement([a, b, c]) == 2 / 4  # the first and the third pixel
-    assert compare.agreement([a, b]) == 3 / 4
-    assert compare.agreement([a]) == 1.0
+def test_a_network_that_fails_leaves_the_others_their_answers(networks, caplog):
+    def broken(picture):
+        raise MemoryError("out of memory")
+
+    failing = replace(networks[1], segmenter=broken)
+    picture = np.zeros((20, 30, 3), np.uint8)
+    first, failure, last = compare.compare([networks[0], failing, networks[3]], picture)
+    assert failure == compare.Failure(failing, "MemoryError: out of memory")
+    assert first.segmentation.class_map.shape == last.segmentation.class_map.shape == (20, 30)
+    assert "unet-camvid failed on a picture of shape (20, 30, 3)" in caplog.text
+
+    summary = compare.summary("road", [first, failure, last])
+    assert summary["models"]["unet-camvid"] == {"error": "MemoryError: out of memory"}
+    same = first.segmentation.class_map == last.segmentation.class_map
+    assert summary["agreement"] == same.mean()
+    nothing = compare.summary("road", [failure])
+    assert nothing["size"] is nothing["agreement"] is None
+
+
+def test_networks_of_other_classes_are_compared_by_their_names(networks):
+    road, everyday = networks[0], networks[2]  # road, sky, car and cat, dog
+    picture = np.zeros((4, 4, 3), np.uint8)
+    results = list(compare.compare([road, everyday], picture))
+    first, second = compare.comparable(results)
+    assert np.array_equal(first, results[0].segmentation.class_map)
+    assert np.array_equal(second, results[1].segmentation.class_map + 3)
+    assert compare.summary("road", results)["agreement"] == 0.0
 
 
 def test_the_summary_holds_what_the_maps_say(networks):

@@ -1,65 +1,78 @@
-"""The page's visual parts."""
+"""The page's plots."""
 
 import re
 
 import numpy as np
-import pytest
+from conftest import tiny_network
 
-from segmodels import Segmentation, Segmenter, UNet, draw
-from segmodels.compare import Network, Result
+from segmodels import UNet, draw
+from segmodels.compare import Result
+from segmodels.segmentation import ClassPicture
+from segmodels.truth import judge
+
+NAMES, PALETTE = ["road", "<b>sky</b>"], [[1, 2, 3], [4, 5, 6]]
 
 
-def network(name="unet-camvid", class_names=("road", "<b>sky</b>")):
-    model = UNet(class_names=list(class_names), base_channels=2, palette=[[1, 2, 3], [4, 5, 6]])
-    return Network(name, "road", Segmenter(model, "cpu"))
+def network(name="unet-camvid"):
+    return tiny_network(UNet, name, class_names=NAMES, palette=PALETTE)
 
 
-def result(network, class_map):
+def result(network, class_map, seconds=1.25):
     ids = np.array(class_map, np.uint8)
-    model = network.segmenter.model
     picture = np.zeros((*ids.shape, 3), np.uint8)
-    ones = np.ones(ids.shape, np.float32)
-    return Result(network, Segmentation(picture, ids, ones, model.class_names, model.palette), 1.25)
+    return Result(network, ClassPicture(picture, ids, NAMES, PALETTE), seconds)
 
 
-def test_the_legend_has_every_class_with_its_colour_and_escapes_names():
-    html = draw.legend(network().segmenter.model)
-    assert re.findall(r"rgb\((\d+), (\d+), (\d+)\)", html) == [("1", "2", "3"), ("4", "5", "6")]
-    assert "&lt;b&gt;sky&lt;/b&gt;" in html
-    assert "<b>sky" not in html
+def rows(html):
+    return html.split("<tr")[2:]
 
 
-def test_areas_are_in_the_table_largest_class_first():
+def test_areas_are_bars_largest_class_first_and_names_are_escaped():
     first, second = network("a-camvid"), network("b-camvid")
     results = [result(first, [[1, 1, 1, 0]]), result(second, [[1, 1, 0, 0]])]
-    rows = draw.areas_table([first, second], results).split("<tr")[2:]
-    assert re.findall(r"<td>(.*?)</td>", rows[0]) == ["75.0 %", "50.0 %"]
-    assert re.findall(r"<td>(.*?)</td>", rows[1]) == ["25.0 %", "50.0 %"]
-    assert "sky" in rows[0]
-    # The maps differ in one pixel of four.
-    assert "75.0 %</strong> of it" in draw.areas_table([first, second], results)
+    sky, road = rows(draw.areas_plot([first, second], results))
+    assert re.findall(r"<span>(.*?)</span>", sky) == ["75.0 %", "50.0 %"]
+    assert re.findall(r"<span>(.*?)</span>", road) == ["25.0 %", "50.0 %"]
+    assert "&lt;b&gt;sky&lt;/b&gt;" in sky
+    assert "<b>sky" not in sky
+    # The longest bar is the largest share's, 75 %: 50 % of the picture is two thirds of it.
+    assert re.findall(r'background: ([^;"]*); width: ([^;"]*)%', sky) == [
+        ("rgb(4, 5, 6)", "100.0"),
+        ("rgb(4, 5, 6)", "66.7"),
+    ]
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "-"), (1, "&lt; 0.1 %"), (2, "0.1 %"), (2000, "100.0 %")]
-)
-def test_small_shares_are_not_shown_as_none(count, text):
-    ids = np.zeros((1, 2000), np.uint8)
-    ids[0, :count] = 1
-    unet = network()
-    row = next(r for r in draw.areas_table([unet], [result(unet, ids)]).split("<tr") if "sky" in r)
-    assert re.findall(r"<td>(.*?)</td>", row) == [text]
-
-
-def test_networks_without_a_result_yet_are_waited_for_and_absent_classes_faint():
+def test_networks_without_a_result_yet_are_waited_for_and_classes_of_none_named_below():
     first, second = network("a-camvid"), network("b-camvid")
-    html = draw.areas_table([first, second], [result(first, [[1, 1]])])
-    assert html.count("<td>…</td>") == 2
-    assert html.count('class="absent"') == 1
+    html = draw.areas_plot([first, second], [result(first, [[0, 0]])])
+    assert html.count("<td>…</td>") == 1
+    assert html.endswith("<p>Seen by none: &lt;b&gt;sky&lt;/b&gt;.</p>")
 
 
-def test_the_caption_gives_seconds_once_there_are_any():
+def test_seconds_and_parameters_are_bars():
     unet = network()
-    millions = sum(p.numel() for p in unet.segmenter.model.parameters()) / 1e6
-    assert draw.caption(unet, None) == f'<p class="caption">{millions:.1f} M parameters</p>'
-    assert "<strong>1.25 s</strong> on the CPU" in draw.caption(unet, 1.25)
+    html = draw.seconds_plot([result(unet, [[0]], 2.0), result(unet, [[0]], 0.5)])
+    assert re.findall(r"<span>(\S+) s</span>", html) == ["2.00", "0.50"]
+    assert re.findall(r"width: (.*?)%", html) == ["100.0", "100.0", "25.0", "100.0"]
+
+
+def test_iou_has_the_classes_of_the_truth_and_their_mean():
+    target = np.array([[0, 0, 255, 0]], np.uint8)
+    judgements = [judge(target, NAMES, result(network(), [[0, 0, 0, 1]]))]
+    road, mean = rows(draw.iou_plot(judgements, NAMES, PALETTE))
+    assert "road" in road  # 2 of 3 pixels, none too many
+    assert re.findall(r"<span>(.*?)</span>", road) == ["66.7 %"]
+    assert re.findall(r"<span>(.*?)</span>", mean) == ["66.7 %"]
+
+
+def test_notices_are_escaped_and_problems_alert():
+    assert draw.notice("") == ""
+    assert draw.notice("<i>") == '<p class="notice" role="status">&lt;i&gt;</p>'
+    assert 'role="alert"' in draw.notice("no", problem=True)
+
+
+def test_a_figure_has_an_alternative_text(tmp_path):
+    (tmp_path / "a.svg").write_text("<svg></svg>")
+    html = draw.figure(tmp_path / "a.svg", 'a "U"')
+    assert 'role="img" aria-label="a &quot;U&quot;"' in html
+    assert "<svg></svg>" in html

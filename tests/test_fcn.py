@@ -66,6 +66,27 @@ def voc_fcn(p, data, stride, at_once):
     return crop(F.conv_transpose2d(fuse_pool3, p["upscore8.weight"], stride=8), data, 31)
 
 
+@pytest.mark.parametrize("reference_padding", [True, False])
+@pytest.mark.parametrize("coarser", [32, 16])
+@torch.inference_mode()
+def test_a_coarser_stride_is_the_network_without_its_finer_skips(coarser, reference_padding):
+    fine = narrow_fcn(stride=8, reference_padding=reference_padding)
+    coarse = narrow_fcn(stride=coarser, reference_padding=reference_padding)
+    state = {name: fine.state_dict().get(name, kept) for name, kept in coarse.state_dict().items()}
+    coarse.load_state_dict(state)  # its last deconvolution is bilinear, as narrow_fcn leaves it
+    pixels = torch.randn(2, 3, 45, 70, dtype=torch.float64)
+    expected = coarse(pixels)
+    assert expected.std() > 1e-3
+    assert torch.allclose(fine.at_stride(pixels, coarser), expected, rtol=1e-9, atol=1e-9)
+    assert torch.equal(fine.at_stride(pixels, 8), fine(pixels))
+
+
+@pytest.mark.parametrize("stride", [8, 12])
+def test_a_stride_that_the_network_does_not_have_is_refused(stride):
+    with pytest.raises(ValueError, match=f"at least 16; got {stride}"):
+        narrow_fcn(stride=16).at_stride(torch.zeros(1, 3, 8, 8, dtype=torch.float64), stride)
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("stride", [32, 16, 8])
 @torch.inference_mode()

@@ -16,6 +16,9 @@ NETWORKS = ["fcn", "unet", "segnet"]
 DATA = ["labels", "layouts", "data", "survey"]
 TRAINING = ["train", "resume", "trainer", "batches", "batch_norms", "losses", "recipe", "augment"]
 TRAINING += [*DATA, "processes", "memory", "evaluate", "metrics", "grid", "report"]
+WITH_GRADIO = ["widgets", "api"]
+DEMO = ["compare", "maps", "viewer", "visit", "host", "actions", "draw", "texts", "share", "take"]
+DEMO += ["truth", "guests", *WITH_GRADIO]
 
 
 def imports_of(module):
@@ -80,13 +83,13 @@ def test_nothing_behind_a_network_knows_pictures_pages_or_command_lines(module):
 def test_training_knows_nothing_of_the_demo(module):
     for behind in {module, *everything_behind(module)}:
         ours, others = imports_of(behind)
-        assert not ours & {"compare", "draw", "cli"}
+        assert not ours & {*DEMO, "cli"}
         assert not others & {"gradio", "app"}
 
 
 def test_inference_knows_nothing_of_training():
     for behind in {"segmenter", *everything_behind("segmenter")}:
-        assert not imports_of(behind)[0] & {*TRAINING, "compare", "benchmark", "cli"}
+        assert not imports_of(behind)[0] & {*TRAINING, *DEMO, "benchmark", "cli"}
         assert not imports_of(behind)[1] & {"kornia", "accelerate"}
 
 
@@ -99,6 +102,19 @@ def test_data_and_evaluation_know_nothing_of_training(module):
 def test_only_the_page_knows_its_server():
     for module in MODULES:
         assert "server" not in imports_of(module)[0]
+
+
+@pytest.mark.parametrize("module", DEMO)
+def test_the_demo_knows_nothing_of_training_and_gradio_only_where_it_must(module):
+    ours, others = imports_of(module)
+    assert not ours & {"train", "trainer", "recipe", "data", "augment", "evaluate"}
+    assert module in WITH_GRADIO or "gradio" not in others
+    assert not others & {"kornia", "scipy"}
+
+
+def test_comparisons_know_nothing_of_the_page():
+    for behind in {"compare", "maps", *everything_behind("compare")}:
+        assert not imports_of(behind)[0] & set(DEMO) - {"compare", "maps"}
 
 
 def test_pictures_know_no_network():
@@ -125,11 +141,22 @@ def test_imports_have_one_direction():
     assert order.index("hub") < order.index("fcn")
 
 
-def test_importing_the_package_loads_neither_gradio_nor_training_libraries():
-    code = "import sys, segmodels; print(*{name.partition('.')[0] for name in sys.modules})"
+def loaded_with(module):
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
     )
-    loaded = set(result.stdout.split())
+    return set(result.stdout.split())
+
+
+def test_importing_the_package_loads_neither_gradio_nor_training_libraries():
+    loaded = loaded_with("segmodels")
     assert {"segmodels", "torch"} <= loaded
     assert not loaded & {"gradio", "kornia", "scipy", "sklearn", "accelerate", "app"}
+    assert not loaded & {"gradio", "kornia", "scipy", "sklearn", "accelerate", "app"}
+
+
+def test_the_page_needs_no_library_of_an_extra():
+    loaded = loaded_with("app")
+    assert {"app", "gradio"} <= loaded
+    assert not loaded & {"kornia", "scipy", "sklearn", "onnx"}

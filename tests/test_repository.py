@@ -5,7 +5,11 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 import segmodels
+import segmodels.texts
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -40,6 +44,20 @@ def test_every_example_names_its_origin():
     pictures = [path.name for path in (ROOT / "examples").iterdir() if path.name != "NOTICE"]
     assert pictures
     assert all(name in notice for name in pictures)
+
+
+def test_the_label_of_an_example_fits_its_picture():
+    classes = (ROOT / "examples/labels/classes.txt").read_text().split()
+    for path in (ROOT / "examples/labels").glob("*.png"):
+        with Image.open(path) as label, Image.open(ROOT / f"examples/{path.stem}.jpg") as picture:
+            assert label.size == picture.size
+            assert set(np.unique(np.array(label))) <= {*range(len(classes)), 255}
+
+
+def test_the_drawings_take_the_pages_colour_and_have_alternative_texts():
+    drawings = {path.stem: path.read_text() for path in ROOT.glob("segmodels/assets/*.svg")}
+    assert set(drawings) == set(segmodels.texts.FIGURE_ALTS) == set(segmodels.texts.NETWORKS)
+    assert all("currentColor" in drawing for drawing in drawings.values())
 
 
 def test_the_readme_reports_what_was_measured():

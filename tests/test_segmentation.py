@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from segmodels import Segmentation
+from segmodels.segmentation import ClassPicture, save_png
 
 PALETTE = [[10, 20, 30], [200, 100, 0], [0, 0, 255]]
 
@@ -57,7 +58,7 @@ def test_all_255_class_ids_survive_saving(tmp_path):
     ids = np.arange(255, dtype=np.uint8).reshape(15, 17)
     names, palette = [f"class {i}" for i in range(255)], [[i, 255 - i, i // 2] for i in range(255)]
     picture = np.zeros((15, 17, 3), np.uint8)
-    result = Segmentation(picture, ids, np.ones((15, 17), np.float32), names, palette)
+    result = ClassPicture(picture, ids, names, palette)
     result.save(tmp_path / "ids.png")
     with Image.open(tmp_path / "ids.png") as image:
         assert np.array_equal(np.array(image), ids)
@@ -79,13 +80,8 @@ def test_an_interrupted_save_leaves_the_old_file_and_no_scratch(tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["ids.png"]
 
 
-def test_scaled_for_display_keeps_ids_whole_and_small_pictures_as_they_are():
-    ids = np.zeros((40, 80), np.uint8)
-    ids[:, 40:] = 2
-    result = segmentation(ids, uncertainty=np.ones((40, 80), np.float32))
-    small = result.scaled(20)
-    assert small.class_map.shape == small.confidence.shape == small.uncertainty.shape == (10, 20)
-    assert small.picture.shape == (10, 20, 3)
-    assert (small.class_map[:, :10] == 0).all()
-    assert (small.class_map[:, 10:] == 2).all()
-    assert result.scaled(80) is result
+def test_a_fast_png_holds_the_same_pixels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    save_png(Image.fromarray(pixels), tmp_path / "fast.png", fast=True)
+    with Image.open(tmp_path / "fast.png") as image:
+        assert np.array_equal(np.array(image), pixels)

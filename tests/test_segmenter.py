@@ -45,6 +45,11 @@ def assert_alike(found, expected):
     assert (np.abs(found - expected) > 2e-5).mean() < 0.002
 
 
+def to_tensor(array):
+    """(1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255
+
+
 def by_hand(model, array):
     """Probabilities (C, H, W) of the bare network on the whole picture at its own size."""
     pixels = array.astype(np.float64) / 255
@@ -345,3 +350,20 @@ def test_samples_need_dropout():
         Segmenter(network(), "cpu")(picture(8, 8), samples=3)
     with pytest.raises(ValueError, match="samples must be 0"):
         Segmenter(network(dropout=0.5), "cpu")(picture(8, 8), samples=-1)
+
+
+def test_the_stages_of_an_fcn_lie_over_the_picture():
+    model = network(FCN, stride=8, at_once=False)
+    segmenter = Segmenter(model, "cpu", "fp32")
+    array = picture(50, 70)
+    stages = {stride: segmenter.at_stride(array, stride) for stride in (32, 16, 8)}
+    assert np.array_equal(stages[8].class_map, segmenter(array).class_map)
+    coarse = model.at_stride(module.normalise(to_tensor(array), model), 32).softmax(1).max(1)
+    assert np.array_equal(stages[32].class_map, coarse.indices[0].numpy())
+    assert np.abs(stages[32].confidence - coarse.values[0].detach().numpy()).max() < 1e-5
+    assert np.abs(stages[32].confidence - stages[8].confidence).max() > 0.01
+
+
+def test_stages_are_asked_of_an_fcn_only():
+    with pytest.raises(ValueError, match="prediction strides are FCN's; this is a UNet"):
+        Segmenter(network(UNet), "cpu").at_stride(picture(8, 8), 32)
