@@ -65,24 +65,24 @@ def synchronise(model: nn.Module) -> None:
 def recompute(
     model: nn.Module,
     layers: Iterable[nn.BatchNorm2d],
-    pictures: Iterable[Tensor],
+    batches: Iterable[Tensor],
     forward: Callable[[Tensor], object],
 ) -> None:
-    """Give the layers the statistics of the pictures, in place of running means over a training
-    (SegNet, section 4.1): means of the pictures' means and of their (unbiased) variances. The model
+    """Give the layers the statistics of the batches, in place of running means over a training
+    (SegNet, section 4.1): means of the batches' means and of their (unbiased) variances. The model
     is left in evaluation mode.
 
-    pictures: the network's inputs, one at a time. forward: runs the network on one of them.
+    batches: (N, 3, h, w) each. forward: runs the network on one of them.
     """
     layers = list(layers)
     if not layers:
         return
     model.eval()
     for layer in layers:
-        layer.__class__ = nn.BatchNorm2d  # of this process's pictures alone, which all have
+        layer.__class__ = nn.BatchNorm2d  # of this process's batches alone, which all have
         layer.reset_running_stats()
         layer.momentum = None  # a plain mean over all that is seen
         layer.train()
-    for picture in pictures:
-        forward(picture)
+    for batch in batches:
+        forward(batch)
     model.eval()

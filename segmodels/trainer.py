@@ -23,7 +23,6 @@ from .data import DataError, has_split
 from .evaluate import evaluate
 from .hub import SegmentationModel
 from .losses import class_weights, total_weight, weighted_cross_entropy
-from .pictures import resize
 from .processes import process_count, process_index, summed
 from .recipe import Recipe, TrainingError, build_network
 from .segmenter import Segmenter, normalise
@@ -228,23 +227,20 @@ class Trainer:
             record |= self.validate(quiet=True)
         return record
 
-    def recompute_batch_norms(self, pictures: int = 100) -> None:
-        """`batch_norms.recompute` over whole training pictures at the working size, spread over the
-        training set; frozen ones stay."""
+    def recompute_batch_norms(self, batches: int = 50) -> None:
+        """`batch_norms.recompute` over as many full-size batches of the training set; frozen ones
+        stay. Batches are made as in training: a single picture's variance lacks what pictures
+        differ by."""
         frozen = {
             theirs
             for ours, theirs in zip(self.model.modules(), self.result.modules(), strict=True)
             if ours in self.frozen
         }
         layers = [layer for layer in batch_norms(self.result) if layer not in frozen]
-        chosen = np.linspace(0, len(self.data) - 1, min(pictures, len(self.data))).astype(int)
-        recompute(self.result, layers, map(self._whole_picture, chosen), self._forward_result)
-
-    def _whole_picture(self, index: int) -> Tensor:
-        """(1, 3, h, w) in [0, 1]."""
-        picture = self.data.picture(int(index))
-        picture = resize(picture, self.recipe.working_size or max(picture.shape[:2]))
-        return torch.from_numpy(picture).permute(2, 0, 1)[None].to(self.device) / 255
+        crops = AugmentedData(self.data, self.recipe, epoch=self.recipe.epochs)
+        order = batch_order(self.data, self.recipe, self.recipe.epochs)[:batches]
+        pixels = (torch.stack([crops[i][0] for i in batch]).to(self.device) for batch in order)
+        recompute(self.result, layers, pixels, self._forward_result)
 
     def _forward_result(self, pixels: Tensor) -> None:
         with self._autocast(pixels):

@@ -6,6 +6,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from segmodels.batch_norms import recompute
 from segmodels.batches import batch_order
 from segmodels.data import DataError, open_data
 from segmodels.recipe import Recipe, TrainingError
@@ -235,8 +236,8 @@ def test_frozen_layers_stay_as_they_are(camvid, vgg16_file):
 # ---- batch norms ----
 
 
-def test_recomputed_batch_norms_are_the_statistics_of_whole_pictures(camvid):
-    trainer = tiny_trainer(camvid, working_size=32)
+def test_recomputed_batch_norms_are_the_statistics_of_training_batches(camvid):
+    trainer = tiny_trainer(camvid, batch_size=3, epochs=2, half_size_epochs=2)
     trainer.take_step(*next(trainer.batches(0)))
     layers = {n: m for n, m in trainer.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     seen = {name: [] for name in layers}
@@ -247,13 +248,23 @@ def test_recomputed_batch_norms_are_the_statistics_of_whole_pictures(camvid):
     trainer.recompute_batch_norms()
     assert len(layers) == 18  # two a level, five levels down and four up
     for name, layer in layers.items():
-        assert [x.shape[0] for x in seen[name]] == [1] * 6
+        assert [x.shape[0] for x in seen[name]] == [3, 3]  # 6 pictures
         means = [x.mean((0, 2, 3)) for x in seen[name]]
         variances = [x.var((0, 2, 3), ddof=1) for x in seen[name]]
         np.testing.assert_allclose(layer.running_mean, np.mean(means, 0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(layer.running_var, np.mean(variances, 0), rtol=1e-4, atol=1e-5)
         assert not layer.training
-    assert seen["encoder1.1"][0].shape[2:] == (27, 32)  # 48 x 40 at a longer side of 32
+    assert seen["encoder1.1"][0].shape[2:] == trainer.recipe.crop  # in full size at the end
+
+
+def test_a_variance_holds_what_pictures_differ_by(camvid):
+    """Of one dark and one light picture, each of a single grey: 0 within, but not between."""
+    trainer = tiny_trainer(camvid, batch_size=2)
+    layer = nn.BatchNorm2d(1)
+    batch = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 1, 4, 4)
+    recompute(trainer.model, [layer], [batch], layer)
+    # Of 16 zeros and 16 ones: 32 / 31 / 4.
+    torch.testing.assert_close(layer.running_var, torch.tensor([8 / 31]))
 
 
 def test_of_a_moving_average_the_batch_norms_are_recomputed(camvid, vgg16_file):
@@ -261,7 +272,7 @@ def test_of_a_moving_average_the_batch_norms_are_recomputed(camvid, vgg16_file):
     recipe = Recipe("segnet", str(camvid), batch_size=2, crop=(32, 32), **options)
     trainer = trainer_for(recipe)
     before = state_of(trainer)
-    trainer.recompute_batch_norms(pictures=1)
+    trainer.recompute_batch_norms(batches=1)
     after = trainer.result.state_dict()
     changed = {
         name for name in after if "running_mean" in name and (after[name] != before[name]).any()
@@ -270,9 +281,9 @@ def test_of_a_moving_average_the_batch_norms_are_recomputed(camvid, vgg16_file):
     assert {"encoders.1.conv2_1.bn.running_mean", "decoders.4.conv1_2_d.bn.running_mean"} <= changed
 
 
-def test_recomputed_batch_norms_see_as_many_pictures_as_asked_for(camvid):
-    trainer = tiny_trainer(camvid)
-    trainer.recompute_batch_norms(pictures=2)
+def test_recomputed_batch_norms_see_as_many_batches_as_asked_for(camvid):
+    trainer = tiny_trainer(camvid, batch_size=2)
+    trainer.recompute_batch_norms(batches=2)
     assert int(trainer.model.encoder1[1].num_batches_tracked) == 2
 
 
