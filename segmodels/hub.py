@@ -309,7 +309,7 @@ class SegmentationModel(
         known = [name for name in names if isinstance(name, str) and name in ARCHITECTURES]
         if len(known) != 1:
             raise CheckpointError(
-                f"{path} describes none of {', '.join(ARCHITECTURES)} "
+                f"{path} describes none of {', '.join(sorted(ARCHITECTURES))} "
                 f"(architectures: {short(names)})"
             )
         found = ARCHITECTURES[known[0]]

@@ -144,7 +144,7 @@ def test_a_missing_file_is_named(folder, name):
         ('{"architectures": ', r"config\.json is not readable JSON"),
         ("[" * 100_000, r"config\.json is not readable JSON"),
         ("[1, 2]", r"config\.json must hold a JSON object, got list"),
-        ("{}", "describes none of FCN, UNet, SegNet"),
+        ("{}", "describes none of FCN, SegNet, UNet"),
     ],
 )
 def test_a_broken_config_is_named(folder, text, message):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from segmodels import CheckpointError, checkpoint, guests
+from segmodels import CheckpointError, guests, load_model
 
 
 @pytest.fixture
@@ -32,14 +32,19 @@ def hub(monkeypatch, tmp_path, networks):
             siblings = [SimpleNamespace(rfilename=f.name, size=f.stat().st_size) for f in files]
             return SimpleNamespace(siblings=siblings, sha="a1b2")
 
-    def download(hub_id, filename, *, revision, cache_dir, token, **_):
+    def load(hub_id, *, revision, cache_dir, token):
+        """From a copy in the cache, as `load_model` does."""
         assert (revision, token) == ("a1b2", False)
-        hub.downloads.append((hub_id, filename))
         hub.caches.append(Path(cache_dir))
-        return shutil.copy(hub.folders[hub_id] / filename, Path(cache_dir) / filename)
+        copy = Path(cache_dir) / "snapshot"
+        copy.mkdir()
+        for filename in ("config.json", "model.safetensors"):
+            hub.downloads.append((hub_id, filename))
+            shutil.copy(hub.folders[hub_id] / filename, copy)
+        return load_model(copy)
 
     monkeypatch.setattr(guests, "HfApi", HfApi)
-    monkeypatch.setattr(checkpoint, "hf_hub_download", download)
+    monkeypatch.setattr(guests, "load_model", load)
     return hub
 
 

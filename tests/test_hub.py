@@ -212,7 +212,7 @@ def test_another_network_is_refused_by_name(folder):
 @pytest.mark.parametrize("names", [["BertModel"], [], ["UNet", "FCN"], "Bert", [{}], 5])
 def test_an_unknown_architecture_is_named(folder, names):
     edit_config(folder, architectures=names)
-    with pytest.raises(CheckpointError, match="describes none of FCN, UNet, SegNet"):
+    with pytest.raises(CheckpointError, match="describes none of FCN, SegNet, UNet"):
         load_model(folder)
 
 

@@ -47,7 +47,8 @@ def gradios_own(browser):
             context = browser.new_context(color_scheme=scheme)
             page = context.new_page()
             page.goto(f"{blocks.local_url}?__theme={scheme}")
-            expect(page.get_by_role("button", name="Button", exact=True)).to_be_visible()
+            button = page.get_by_role("button", name="Button", exact=True)
+            expect(button).to_be_visible(timeout=60_000)
             found[scheme] = violations(page)
             context.close()
         yield found

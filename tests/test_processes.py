@@ -91,7 +91,14 @@ def test_two_processes_train_to_the_figures_of_one(two_processes, data, tmp_path
             )
             assert together[name] == pytest.approx(value, **tolerance), name
     assert {path.name for path in (two_processes[0] / "net").iterdir()} == {
-        *("README.md", "config.json", "metrics.jsonl", "model.safetensors", "training.json")
+        *(
+            "README.md",
+            "config.json",
+            "metrics.jsonl",
+            "model.safetensors",
+            "preprocessor_config.json",
+            "training.json",
+        )
     }
 
 

@@ -24,7 +24,14 @@ from segmodels.train import TrainingError, train
 from segmodels.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
-RESULT = {"README.md", "config.json", "metrics.jsonl", "model.safetensors", "training.json"}
+RESULT = {
+    "README.md",
+    "config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "training.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -209,12 +216,18 @@ data, out, seed = sys.argv[1:]
 recipe = Recipe("unet", data, epochs=3, half_size_epochs=1, batch_size=2, crop=(32, 32),
                 base_channels=2, dropout=0.2, decoder_lr=0.01)
 random.seed(int(seed))
-killed = 0
-for longest in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, None):
+
+def started(folder):
     child = os.fork()
     if child == 0:
-        train(recipe, out, validate_every=2, checkpoint_seconds=0)
+        train(recipe, folder, validate_every=2, checkpoint_seconds=0)
         os._exit(0)
+    return child
+
+os.waitpid(started(out + "-undisturbed"), 0)
+killed = 0
+for longest in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, None):
+    child = started(out)
     if longest is not None:
         time.sleep(random.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
@@ -226,7 +239,7 @@ print("killed", killed, "exit", status)
 """
 
 
-def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(recipe, finished, tmp_path):
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(recipe, tmp_path):
     # A checkpoint after every step: about half of the kills fall into writing one.
     run = [sys.executable, "-c", KILLING, recipe.data, str(tmp_path / "out"), "0"]
     result = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -234,7 +247,7 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(recipe, finishe
     killed, status = result.stdout.split()[1::2]
     assert int(killed) >= 3
     assert status == "0", result.stderr
-    assert contents(tmp_path / "out") == contents(finished)
+    assert contents(tmp_path / "out") == contents(tmp_path / "out-undisturbed")
 
 
 def full_disk(*_, **__):
