@@ -24,6 +24,15 @@ from segmodels.trainer import Trainer
 CLASS_NAMES = ["ground", "wall", "sky"]
 COLORS = np.array([[90, 60, 40], [200, 30, 30], [120, 180, 250]])
 WIDTH, HEIGHT = 48, 40
+# The files of a finished training.
+RESULT = {
+    "README.md",
+    "config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "training.json",
+}
 
 
 def synthetic_pair(seed: int, void_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import ExifTags, Image
+from test_pictures import TURNS
 
 from segmodels.pictures import PictureError, read_picture
 
@@ -110,23 +111,13 @@ def test_every_mode_that_a_kind_holds_is_read_right(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "MPO"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photograph_is_turned_upright_whatever_its_kind(kind, orientation, tmp_path):
-    turns = {
-        1: lambda a: a,
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: np.rot90(a, -1),
-        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda a: np.rot90(a),
-    }
     corner = np.array(PICTURE)
     corner[:16, :16] = 0  # so that every turn shows
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     path = tmp_path / "photograph"
     Image.fromarray(corner).save(path, kind, exif=exif.tobytes(), quality=90)
-    picture, wanted = read_picture(path), turns[orientation](corner)
+    picture, wanted = read_picture(path), TURNS[orientation](corner)
     assert picture.shape == wanted.shape
     assert np.abs(picture.astype(int) - wanted).mean() < 8
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.tracking import GeneralTracker
-from conftest import trainer_for, write_camvid
+from conftest import RESULT, trainer_for, write_camvid
 from PIL import Image
 from safetensors import safe_open
 
@@ -24,14 +24,6 @@ from segmodels.train import TrainingError, train
 from segmodels.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
-RESULT = {
-    "README.md",
-    "config.json",
-    "metrics.jsonl",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "training.json",
-}
 
 
 @pytest.fixture(scope="module")
