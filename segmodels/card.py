@@ -16,7 +16,7 @@ from .failures import weakest_classes
 from .files import write_text
 from .hub import SegmentationModel, load_model
 from .known_data import KNOWN_DATA
-from .recipe import RECIPE_NAME
+from .recipe import BEFORE, RECIPE_NAME
 from .vgg16 import OXFORD_STD
 
 EVALUATION_NAME = "evaluation.json"
@@ -183,29 +183,44 @@ def _failures(evaluation: Mapping[str, Any], picture: bool) -> str:
 def _training(training: Mapping[str, Any] | None, name: str) -> str:
     if training is None:
         return "How these weights were trained is not recorded.\n"
-    options = {key: value for key, value in training.items() if value is not None}
-    command = [f"segmodels train {options.pop('network')}", f"--out {name}"]
-    for key, value in options.items():
-        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        command.append(f"--{key.replace('_', '-')} {text}")
-    lines = " \\\n    ".join(command)
+    stages = _stages(training)
+    names = [*(f"{name}-stage-{number}" for number in range(1, len(stages))), name]
+    lines = "\n".join(map(_command, stages, [None, *names], names))
     return (
         "Trained on the split `train` alone; choices were made on `val`, and `test` was measured "
         f"at the end. Repeat it with\n\n```bash\n{lines}\n```\n"
     )
 
 
+def _stages(training: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The recorded trainings, each of which started from the one before."""
+    return [*_stages(training.get(BEFORE)), training] if training else []
+
+
+def _command(training: Mapping[str, Any], start: str | None, out: str) -> str:
+    options = {key: value for key, value in training.items() if value is not None and key != BEFORE}
+    options |= {"start": start} if start else {}
+    command = [f"segmodels train {options.pop('network')}", f"--out {out}"]
+    for key, value in options.items():
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        command.append(f"--{key.replace('_', '-')} {text}")
+    return " \\\n    ".join(command)
+
+
 def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, data: str) -> str:
     """What is known of them: the data set's, and VGG16's where the encoder began with it."""
     known = KNOWN_DATA.get(data)
     text = known.terms if known else f"Data: {data}."
-    if training and training.get("vgg16"):
+    stages = _stages(training)
+    if any(stage.get("vgg16") for stage in stages):
         oxford = model.image_std == list(OXFORD_STD)
         text += (
             " The encoder started from Oxford's VGG16 (Simonyan and Zisserman, 2015; CC BY 4.0)."
             if oxford
             else " The encoder started from VGG16's ImageNet weights."
         )
+    if stages and stages[0].get("start"):
+        text += f" The training went on from the weights of `{stages[0]['start']}`."
     return text + "\n"
 
 

@@ -1,5 +1,6 @@
 """What is trained, and how: everything that decides the result of a training."""
 
+import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,14 +8,19 @@ from typing import Any
 
 import torch
 
+from .checkpoint import CheckpointError
+from .config import constructor_arguments
 from .fcn import FCN
-from .hub import SegmentationModel
+from .files import write_text
+from .hub import SegmentationModel, load_model
 from .prepare import PRECISIONS
+from .pull import fetch
 from .segnet import SegNet
 from .unet import UNet
 from .vgg16 import load_vgg16
 
-RECIPE_NAME = "training.json"  # beside the weights, see `Recipe.published`
+RECIPE_NAME = "training.json"  # beside the weights, see `write_record`
+BEFORE = "start_training"  # its entry of the training that `start` is the result of
 NETWORKS = ("fcn", "unet", "segnet")
 SCHEDULES = ("poly", "onecycle")
 # Of the encoder and of the decoder. FCN's heads start at zero on VGG16's own activations; the
@@ -32,13 +38,15 @@ class Recipe:
 
     network: "fcn", "unet" or "segnet".
     data: the data set's folder, see `data.open_data`.
-    vgg16: weights for the encoder, see `vgg16.load_vgg16`; None: the whole network from nothing.
+    vgg16: weights for the encoder, see `vgg16.load_vgg16`; None: from `start`, or from nothing.
+    start: a trained network of that kind to go on from (fine-tuning), a folder or a Hub id, see
+        `started_network`; None: none.
     epochs, half_size_epochs: passes over the training pictures, and how many of them, at the
         beginning, with pictures and crops of half the size, four times cheaper.
     crop: (height, width) in pixels; zoom: range of the pictures' enlargement.
     working_size: the longer side that pictures are scaled to; None: as they are.
-    encoder_lr, decoder_lr: peak learning rates of AdamW, the first for an encoder from `vgg16`.
-        None: the network's own, see LEARNING_RATES.
+    encoder_lr, decoder_lr: peak learning rates of AdamW, the first for a VGG16 encoder that has
+        learnt before, by `vgg16` or `start`. None: the network's own, see LEARNING_RATES.
     schedule: of the learning rates, see `learning_rate_factor`; warmup_steps: of "poly".
     ema: decay of the exponential moving average of the weights, which is then what is measured and
         kept; 0: none.
@@ -50,8 +58,9 @@ class Recipe:
     balance: exponent of the median-frequency class weights; 1 is SegNet's, 0 none.
     border_weight, border_sigma: w0 and sigma, in pixels, of U-Net's border weights, see
         `losses.border_weights`; the paper's are 10 and 5, border_weight 0 is none.
-    stride, head_channels: of the FCN; base_channels: of the plain U-Net; variant: of the SegNet.
-    dropout: of the network; None: its own default.
+    stride, head_channels: of the FCN; base_channels: of the plain U-Net; variant: of the SegNet;
+        with `start` they are that network's instead.
+    dropout: of the network; None: its own default, or that of `start`.
 
     ValueError, on construction, for a value that cannot be.
     """
@@ -85,6 +94,7 @@ class Recipe:
     elastic: float = 0.0
     border_weight: float = 0.0
     border_sigma: float = 5.0
+    start: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", tuple(self.crop))  # a list, from JSON or a command line
@@ -141,9 +151,33 @@ class Recipe:
     def published(self) -> dict[str, Any]:
         """The recipe as JSON-able values, without the folders of the machine that it ran on."""
         names = {"data": Path(self.data).resolve().name, "crop": [*self.crop], "zoom": [*self.zoom]}
-        if self.vgg16 and Path(self.vgg16).exists():
-            names["vgg16"] = Path(self.vgg16).resolve().name
+        for key, source in (("vgg16", self.vgg16), ("start", self.start)):
+            if source and Path(source).exists():
+                names[key] = Path(source).resolve().name
         return asdict(self) | names
+
+
+def record_of(source: str) -> dict[str, Any] | None:
+    """The `training.json` of a folder or a Hub repository, if it has one that can be read."""
+    try:
+        record = json.loads(fetch(source, RECIPE_NAME).read_text(encoding="utf-8"))
+    except (CheckpointError, OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe in the folder's `training.json`. OSError, ValueError or TypeError if there is
+    none."""
+    record = json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))
+    return Recipe(**{key: value for key, value in record.items() if key != BEFORE})
+
+
+def write_record(folder: Path, recipe: Recipe, before: dict[str, Any] | None) -> None:
+    """Write `training.json`: the recipe, and under BEFORE the record of the training that it
+    started from, so that the way from the first step on is known."""
+    record = recipe.published() | ({BEFORE: before} if before else {})
+    write_text(folder / RECIPE_NAME, json.dumps(record, indent=2) + "\n")
 
 
 def check_same(theirs: Recipe, ours: Recipe, what: str) -> None:
@@ -162,21 +196,48 @@ def _cosine(start: float, end: float, part: float) -> float:
 
 
 def build_network(recipe: Recipe, class_names: list[str]) -> SegmentationModel:
-    """The recipe's network; with its VGG16 start, if it has one. Sets torch's random seed."""
+    """The recipe's network, with the weights it starts from, if any. Sets torch's random seed.
+
+    TrainingError if `start` is another kind of network, CheckpointError for weights that cannot be
+    had."""
     common: dict[str, Any] = {"class_names": class_names, "working_size": recipe.working_size}
     if recipe.dropout is not None:
         common["dropout"] = recipe.dropout
     torch.manual_seed(recipe.seed)
     model: SegmentationModel
-    if recipe.network == "fcn":
+    if recipe.start:
+        model = started_network(recipe.start, recipe.network, common)
+    elif recipe.network == "fcn":
         model = FCN(stride=recipe.stride, head_channels=recipe.head_channels, **common)
-        last = {32: "upscore", 16: "upscore16", 8: "upscore8"}[recipe.stride]
-        getattr(model, last).requires_grad_(False)  # bilinear, as the paper has it (section 4.3)
     elif recipe.network == "unet":
         encoder = "vgg16" if recipe.vgg16 else "plain"
         model = UNet(encoder=encoder, base_channels=recipe.base_channels, **common)
     else:
         model = SegNet(variant=recipe.variant, **common)
+    if isinstance(model, FCN):
+        last = {32: "upscore", 16: "upscore16", 8: "upscore8"}[model.stride]
+        getattr(model, last).requires_grad_(False)  # bilinear, as the paper has it (section 4.3)
     if recipe.vgg16:
         load_vgg16(model, recipe.vgg16)
+    return model
+
+
+def started_network(start: str, network: str, changed: dict[str, Any]) -> SegmentationModel:
+    """The network of the folder or Hub repository `start` with the arguments `changed`, and all its
+    weights that have the same shape: where the number of classes changes, the layers with one
+    channel a class begin anew. TrainingError if it is no `network`."""
+    old = load_model(start)
+    kind = type(old)
+    if kind.__name__.lower() != network:
+        raise TrainingError(
+            f"{start} holds a {kind.__name__}, and the network to train is {network}: choose "
+            f"`segmodels train {kind.__name__.lower()}`, or another --start"
+        )
+    arguments = {name: getattr(old, name) for name in constructor_arguments(kind)} | changed
+    if old.class_names != changed["class_names"]:
+        arguments["palette"] = None
+    model = kind(**arguments)
+    learnt, fresh = old.state_dict(), model.state_dict()
+    taken = {name: learnt[name] for name in fresh if learnt[name].shape == fresh[name].shape}
+    model.load_state_dict(taken, strict=False)
     return model

@@ -17,7 +17,15 @@ from .data import DataError
 from .files import write_text
 from .memory import keep_memory
 from .processes import accelerator_for, is_main_process
-from .recipe import RECIPE_NAME, Recipe, TrainingError, check_same
+from .recipe import (
+    RECIPE_NAME,
+    Recipe,
+    TrainingError,
+    check_same,
+    read_recipe,
+    record_of,
+    write_record,
+)
 from .resume import load_checkpoint, save_checkpoint
 from .trainer import Trainer
 
@@ -89,6 +97,8 @@ class _Run:
     ) -> None:
         self.trainer, self.out = trainer, out
         self.checkpoint_seconds, self.validate_every = checkpoint_seconds, validate_every
+        start = trainer.recipe.start
+        self.before = record_of(start) if start else None
         self.is_main = is_main_process()
         self.last_save = time.monotonic()
         self.bar = tqdm(
@@ -149,6 +159,7 @@ class _Run:
         trainer.recompute_batch_norms()
         final = {"epoch": trainer.recipe.epochs, "step": trainer.step, "final": True}
         self.log(final | trainer.validate())
+        accelerator.wait_for_everyone()  # before they part
         accelerator.end_training()
         if self.is_main:
             try:
@@ -161,8 +172,7 @@ class _Run:
 
     def _write_result(self) -> None:
         self.trainer.result.save_pretrained(self.out, dtype=torch.float16)
-        recipe = json.dumps(self.trainer.recipe.published(), indent=2) + "\n"
-        write_text(self.out / RECIPE_NAME, recipe)
+        write_record(self.out, self.trainer.recipe, self.before)
         (self.out / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 
@@ -171,7 +181,7 @@ def _is_finished(recipe: Recipe, out: Path) -> bool:
     if (out / CHECKPOINT_NAME).exists() or not (out / WEIGHTS_NAME).exists():
         return False
     try:
-        theirs = Recipe(**json.loads((out / RECIPE_NAME).read_text(encoding="utf-8")))
+        theirs = read_recipe(out)
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(
             f"{out} holds a network already, and no {RECIPE_NAME} that says how it was trained "

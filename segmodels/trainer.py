@@ -27,7 +27,7 @@ from .processes import process_count, process_index, summed
 from .recipe import Recipe, TrainingError, build_network
 from .segmenter import Segmenter, normalise
 from .survey import survey_splits
-from .vgg16 import calibrate, encoder_layers
+from .vgg16 import calibrate, encoder_layers, has_vgg16_encoder
 
 SMALLEST_SCALE = 2.0**-10  # of fp16 gradients; below it they overflow whatever the scale
 
@@ -60,10 +60,10 @@ class Trainer:
         self.model: SegmentationModel = model.to(  # type: ignore[call-overload]
             device=self.device, memory_format=torch.channels_last
         )
-        self.frozen = encoder_layers(model, recipe.frozen) if recipe.vgg16 else []
-        if recipe.vgg16 and any(
-            isinstance(layer, nn.BatchNorm2d) for layer in encoder_layers(model)
-        ):
+        started = bool(recipe.vgg16 or recipe.start) and has_vgg16_encoder(model)
+        self.encoder = encoder_layers(model) if started else []
+        self.frozen = encoder_layers(model, recipe.frozen) if started else []
+        if recipe.vgg16 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.encoder):
             calibrate(model, self._normalised(self._first_pictures()))
         for layer in self.frozen:
             layer.requires_grad_(False)
@@ -87,11 +87,7 @@ class Trainer:
             )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        encoder = (
-            {p for layer in encoder_layers(self.model) for p in layer.parameters()}
-            if self.recipe.vgg16
-            else set()
-        )
+        encoder = {p for layer in self.encoder for p in layer.parameters()}
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for parameter in self.model.parameters():
             if parameter.requires_grad:

@@ -75,14 +75,22 @@ def load_vgg16(model: SegmentationModel, source: str | Path) -> None:
 def encoder_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
     """conv1_1 ... conv5_3: the model's first 13 convolutions. ValueError if they are not
     VGG16's."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)][: len(LAYERS)]
-    widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-    if [layer.out_channels for layer in layers] != widths or layers[0].in_channels != 3:
+    if not has_vgg16_encoder(model):
         raise ValueError(
             f"this {type(model).__name__} has no VGG16 encoder for three channels: use FCN, "
             'SegNet(variant="vgg16") or UNet(encoder="vgg16")'
         )
-    return layers
+    return _first_convolutions(model)
+
+
+def has_vgg16_encoder(model: SegmentationModel) -> bool:
+    layers = _first_convolutions(model)
+    widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    return [layer.out_channels for layer in layers] == widths and layers[0].in_channels == 3
+
+
+def _first_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
+    return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)][: len(LAYERS)]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from segmodels.compare import Network
 from segmodels.host import Host
 from segmodels.processes import accelerator_for
 from segmodels.recipe import Recipe
+from segmodels.train import train
 from segmodels.trainer import Trainer
 
 CLASS_NAMES = ["ground", "wall", "sky"]
@@ -90,6 +91,26 @@ def tiny_trainer(folder: Path, **options: object) -> Trainer:
 
 def trainer_for(recipe: Recipe) -> Trainer:
     return Trainer(recipe, accelerator_for("cpu", recipe.precision))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory):
+    """Three epochs, the first at half the size, of three steps each."""
+    folder = write_camvid(tmp_path_factory.mktemp("data") / "camvid", train=6, val=2)
+    tiny = {"epochs": 3, "half_size_epochs": 1, "batch_size": 2, "crop": (32, 32)}
+    return Recipe("unet", str(folder), base_channels=2, dropout=0.2, decoder_lr=0.01, **tiny)
+
+
+@pytest.fixture(scope="session")
+def finished(recipe, tmp_path_factory):
+    """The folder of a training that nothing interrupted."""
+    out = tmp_path_factory.mktemp("out") / "uninterrupted"
+    train(recipe, out, validate_every=2)
+    return out
 
 
 @pytest.fixture

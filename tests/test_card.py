@@ -68,6 +68,28 @@ def test_the_cards_command_is_one_that_the_command_line_takes(folder, tmp_path, 
     assert "there is no folder" in capsys.readouterr().err
 
 
+def test_a_training_in_stages_has_a_command_for_each(folder):
+    first = {**TRAINING, "epochs": 5, "vgg16": "vgg16.safetensors"}
+    both = {**TRAINING, "start": "unet-camvid", "start_training": first}
+    (folder / "training.json").write_text(json.dumps(both))
+    text = write_card(folder).read_text()
+    earlier, later = text.split("segmodels train unet")[1:]
+    assert "--out unet-camvid-stage-1" in earlier
+    assert "--epochs 5" in earlier
+    assert "--start" not in earlier
+    assert "--out unet-camvid \\" in later
+    assert "--start unet-camvid-stage-1" in later
+    assert "start-training" not in text
+    assert "started from VGG16's ImageNet weights" in text
+
+
+def test_a_start_whose_training_is_not_recorded_is_named(folder):
+    (folder / "training.json").write_text(json.dumps({**TRAINING, "start": "org/unet"}))
+    text = write_card(folder).read_text()
+    assert "--start org/unet" in text
+    assert "went on from the weights of `org/unet`" in text
+
+
 def test_the_published_figures_stand_beside_ours_where_there_are_any(folder, tmp_path):
     assert (
         "| as published: none on this test set | - | - | - | - |" in write_card(folder).read_text()

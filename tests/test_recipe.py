@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segmodels.fcn import FCN
-from segmodels.recipe import Recipe, build_network
+from segmodels.recipe import Recipe, TrainingError, build_network
 from segmodels.segnet import SegNet
 from segmodels.unet import UNet
 
@@ -120,3 +120,42 @@ def test_the_seed_decides_the_start():
     first, second, other = start(1), start(1), start(2)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["heatmaps.weight"], other["heatmaps.weight"])
+
+
+# ---- fine-tuning ----
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The folder of a small network with weights of its own, and the network."""
+    torch.manual_seed(7)
+    unet = UNet(class_names=["a", "b"], base_channels=3, dropout=0.25, palette=[[1, 2, 3]] * 2)
+    unet.save_pretrained(tmp_path / "trained")
+    return tmp_path / "trained", unet
+
+
+def test_a_start_of_the_same_classes_is_taken_whole(trained):
+    folder, old = trained
+    new = build_network(Recipe("unet", "d", start=str(folder), working_size=96), ["a", "b"])
+    assert (new.base_channels, new.dropout, new.working_size) == (3, 0.25, 96)
+    assert new.palette == old.palette
+    assert all(torch.equal(new.state_dict()[n], old.state_dict()[n]) for n in old.state_dict())
+
+
+def test_a_start_of_other_classes_keeps_all_but_the_class_heat_maps(trained):
+    folder, old = trained
+    new = build_network(Recipe("unet", "d", start=str(folder), dropout=0.0), ["x", "y", "z"])
+    assert (new.class_names, len(new.palette), new.dropout) == (["x", "y", "z"], 3, 0.0)
+    before, now = old.state_dict(), new.state_dict()
+    anew = {name for name in now if not torch.equal(now[name], before[name])}
+    assert anew == {"heatmaps.weight", "heatmaps.bias"}
+
+
+def test_a_start_of_another_kind_is_refused(trained):
+    with pytest.raises(TrainingError, match=r"holds a UNet.*segmodels train unet"):
+        build_network(Recipe("fcn", "d", start=str(trained[0])), ["a", "b"])
+
+
+def test_the_published_recipe_names_the_start_without_its_folder(trained):
+    assert Recipe("unet", "d", start=str(trained[0])).published()["start"] == "trained"
+    assert Recipe("unet", "d", start="org/unet").published()["start"] == "org/unet"

@@ -233,6 +233,20 @@ def test_frozen_layers_stay_as_they_are(camvid, vgg16_file):
     assert len(encoder_layers(trainer.model, 4)) == 8
 
 
+def test_an_encoder_that_has_learnt_before_gets_its_own_learning_rate(camvid, vgg16_file, tmp_path):
+    first = Recipe("segnet", str(camvid), vgg16=vgg16_file, batch_size=2, crop=(32, 32))
+    model = trainer_for(first).model
+    model.save_pretrained(tmp_path / "first")
+    start = str(tmp_path / "first")
+    trainer = trainer_for(Recipe("segnet", str(camvid), start=start, batch_size=2, frozen=2))
+    now = dict(trainer.model.named_parameters())
+    assert all(torch.equal(old, now[name]) for name, old in model.named_parameters())
+    rates = {p: g["peak_lr"] for g in trainer.optimizer.param_groups for p in g["params"]}
+    assert rates[trainer.model.encoders[4].conv5_3.conv.weight] == 2e-4
+    assert rates[trainer.model.conv1_1_d.weight] == 1e-3
+    assert not trainer.model.encoders[0].conv1_2.conv.weight.requires_grad
+
+
 # ---- batch norms ----
 
 

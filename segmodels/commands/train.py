@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--data", required=True, help="folder: see segmodels/data.py")
     command.add_argument("--out", required=True, type=Path, help="folder for the network")
     command.add_argument("--vgg16", help="ImageNet weights: a safetensors file or a Hub id")
+    command.add_argument("--start", help="go on from a trained network: a folder or a Hub id")
     command.add_argument("--epochs", type=int)
     command.add_argument("--half-size-epochs", type=int, help="of these, at half the size")
     command.add_argument("--batch-size", type=int)
