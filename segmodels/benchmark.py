@@ -223,7 +223,6 @@ def _run_stages(
         clock.append(time.perf_counter())
 
     image = read_image(picture)
-    array = np.asarray(image)
     lap()
     pixels = segmenter.pixels(image)
     height, width = pixels.shape[-2:]
@@ -235,13 +234,13 @@ def _run_stages(
     lap()
     logits = segmenter.network(values)[(..., *inside)]
     lap()
-    answer = FullSize((height, width), array.shape[:2])
+    answer = FullSize((height, width), (image.height, image.width))
     answer.fill(logits.float().softmax(1)[0].cpu(), *everything)
     class_map, confidence = answer.finished()
     lap()
     model = segmenter.model
     Segmentation(
-        picture=array,
+        image=image,
         class_map=class_map,
         confidence=confidence,
         class_names=model.class_names,

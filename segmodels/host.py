@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import draw, texts, viewer
 from .compare import Failure, Network, Result, by_scene, compare, results_of
 from .fcn import FCN
@@ -198,7 +200,7 @@ class Host:
     @staticmethod
     def _picture(visit: Visit) -> tuple[Any, str]:
         """The visit's picture, and its data URL."""
-        picture = visit.picture()
+        picture = np.asarray(visit.image())
         return picture, viewer.picture_url(picture)
 
 

@@ -1,18 +1,29 @@
-"""Memory that this process keeps, for the speed of large tensors on the CPU."""
+"""Memory that this process keeps: for the speed of large tensors, and for many threads."""
 
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h; see mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h; see mallopt(3)
+SERVER_ARENAS = 2
 
 
 def keep_memory() -> bool:
     """Let glibc keep freed memory for the next tensor, in place of giving every large one back to
     the system and having it mapped and zeroed again: steps on the CPU take 12 to 30 % less time.
     False, and nothing is changed, where the C library is another."""
+    return _set({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+
+
+def share_memory() -> bool:
+    """Let a server's threads take their memory from two of glibc's arenas, in place of eight a
+    core, each of which keeps what its threads have freed. False where the C library is another."""
+    return _set({M_ARENA_MAX: SERVER_ARENAS})
+
+
+def _set(options: dict[int, int]) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None:
         return False
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
+    return all(mallopt(option, value) for option, value in options.items())

@@ -1,11 +1,11 @@
 """Opening picture files that nobody vouches for."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -34,8 +34,9 @@ MAX_SLOW_PIXELS = 4_000_000
 MAX_JPEG_SCANS = 100
 MAX_JPEG_SEGMENTS = 1000
 MAX_GIF_BLOCKS = 10_000  # before the first frame
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # no stuffed byte, no restart marker
-END_OF_IMAGE, START_OF_SCAN = b"\xd9", b"\xda"
+END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
+JPEG_MARKERS = np.ones(256, bool)  # what makes one of a preceding 255: no stuffed byte, no filling,
+JPEG_MARKERS[[0, *range(0xD0, 0xD8), 255]] = False  # no restart marker
 TIFF_COMPRESSION, TIFF_PHOTOMETRIC = 259, 262  # tags, of which 1 is uncompressed and 6 YCbCr
 
 
@@ -122,12 +123,17 @@ def _check_jpeg(file: BinaryIO, name: str) -> None:
     file.seek(0)
     data = file.read()
     file.seek(position)
+    values = np.frombuffer(data, np.uint8)
+    follows = np.flatnonzero(values[:-1] == 255) + 1
+    markers = follows[JPEG_MARKERS[values[follows]]]  # thumbnails' too, which are jumped over
     scans, segments, offset = 0, 0, 2
-    while (marker := JPEG_MARKER.search(data, offset)) and marker[1] != END_OF_IMAGE:
-        length = int.from_bytes(data[marker.end() : marker.end() + 2])
-        offset = marker.end() + max(2, length)
+    while (place := np.searchsorted(markers, offset + 1)) < len(markers):
+        at = int(markers[place])
+        if data[at] == END_OF_IMAGE:
+            return
+        offset = at + 1 + max(2, int.from_bytes(data[at + 1 : at + 3]))
         segments += 1
-        scans += marker[1] == START_OF_SCAN
+        scans += data[at] == START_OF_SCAN
         if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS:
             raise PictureError(
                 f"{name} is a JPEG of more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} "

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,19 @@ from .files import whole_file
 class ClassPicture:
     """One picture and a class for each of its pixels.
 
-    picture: (H, W, 3) uint8 RGB.
+    image: the picture, RGB.
     class_map: (H, W) uint8 class ids.
     """
 
-    picture: NDArray[np.uint8]
+    image: Image.Image
     class_map: NDArray[np.uint8]
     class_names: list[str]
     palette: list[list[int]]
+
+    @cached_property
+    def picture(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, read-only; made when it is first asked for."""
+        return np.asarray(self.image)
 
     def areas(self) -> dict[str, float]:
         """{class name: fraction of the picture}, largest first, absent classes (0.0) last."""
@@ -44,7 +50,7 @@ class ClassPicture:
         """RGB image of the colours over the picture; opacity 0 is the picture, 1 the colours."""
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity must be from 0 to 1, got {opacity}")
-        return Image.blend(Image.fromarray(self.picture), self.colored(), opacity)
+        return Image.blend(self.image, self.colored(), opacity)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `indexed()` as a PNG, whatever the suffix: exact ids, palette embedded. The file is

@@ -20,7 +20,7 @@ from .pictures import MAX_PIXELS, Picture, read_image, resize_image
 from .prepare import pick_device, pick_precision, prepared
 from .segmentation import Segmentation
 from .shortage import Answer, first_that_fits, on_cpu
-from .unet import UNet
+from .unet import UNet, mirrored
 from .upsample import FullSize
 
 Logits = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> logits (N, num_classes, h, w)
@@ -41,7 +41,7 @@ class Segmenter:
     model: one of the three networks, for one or three channels. It is copied, not changed.
     device: "auto" (CUDA, then MPS, then CPU) or a torch device.
     precision: of the network's arithmetic, "fp32", "bf16" or "fp16"; "auto" takes bf16 where the
-        device computes in it (fp16 on MPS and older CUDA), else fp32. Probabilities are float32.
+        device is fastest in it (fp16 on MPS and older CUDA), else fp32. Probabilities are float32.
     tile_size: pictures with more than tile_size x tile_size pixels at the working size go through
         in tiles. Each sees its neighbourhood, so that there are no seams.
     max_pixels: pictures with more are refused before they are decoded.
@@ -86,14 +86,11 @@ class Segmenter:
             `torch.manual_seed`. 0: one pass without dropout.
         Raises PictureError for what is no picture, or too large for the memory there is.
         """
-        image = read_image(picture, max_pixels=self.max_pixels)
 
-        def compute(segmenter: Segmenter) -> Segmentation:
-            pixels = segmenter.pixels(image, working_size)
-            return segmenter._segmentation(image, pixels, segmenter._tiled(pixels, samples))
+        def parts(segmenter: Segmenter, pixels: Tensor) -> Iterator[Part]:
+            return segmenter._tiled(pixels, samples)
 
-        result, note = self._within_memory(compute)
-        return replace(result, note=note)
+        return self._of_one(picture, working_size, parts)
 
     def together(self, images: Sequence[Image.Image], pixels: Tensor) -> list[Segmentation]:
         """Several pictures in one pass: their RGB images, and their `pixels`, (N, in_channels, h,
@@ -114,15 +111,12 @@ class Segmenter:
         the network's own (`FCN.at_stride`). ValueError for another network."""
         if not isinstance(self.model, FCN):
             raise ValueError(f"prediction strides are FCN's; this is a {type(self.model).__name__}")
-        image = read_image(picture, max_pixels=self.max_pixels)
 
-        def compute(segmenter: Segmenter) -> Segmentation:
+        def parts(segmenter: Segmenter, pixels: Tensor) -> Iterator[Part]:
             network = partial(cast(FCN, segmenter.network).at_stride, stride=stride)
-            pixels = segmenter.pixels(image, working_size)
-            return segmenter._segmentation(image, pixels, segmenter._tiled(pixels, 0, network))
+            return segmenter._tiled(pixels, samples=0, network=network)
 
-        result, note = self._within_memory(compute)
-        return replace(result, note=note)
+        return self._of_one(picture, working_size, parts)
 
     def probabilities(
         self, picture: Picture, *, working_size: int | None = None
@@ -131,6 +125,24 @@ class Segmenter:
         pixel-wise softmax (section 3). They sum to 1 in every pixel."""
         pixels = self.pixels(read_image(picture, max_pixels=self.max_pixels), working_size)
         return self._within_memory(lambda segmenter: segmenter._whole(pixels))[0].numpy()
+
+    def _of_one(
+        self,
+        picture: Picture,
+        working_size: int | None,
+        parts: Callable[["Segmenter", Tensor], Iterator[Part]],
+    ) -> Segmentation:
+        """The answer for one picture, from the parts that a segmenter gives of its pixels."""
+        image = read_image(picture, max_pixels=self.max_pixels)
+        if image is picture:  # the answer's is its own, whatever becomes of the caller's
+            image = image.copy()
+
+        def compute(segmenter: Segmenter) -> Segmentation:
+            pixels = segmenter.pixels(image, working_size)
+            return segmenter._segmentation(image, pixels, parts(segmenter, pixels))
+
+        result, note = self._within_memory(compute)
+        return replace(result, note=note)
 
     def _within_memory(self, compute: Callable[["Segmenter"], Answer]) -> tuple[Answer, str | None]:
         """`compute` with this segmenter or, where memory runs out, one that needs less; and what
@@ -180,7 +192,7 @@ class Segmenter:
                     variance[rows, columns] = spread
         class_map, confidence = answer.finished()
         return Segmentation(
-            picture=np.asarray(image),
+            image=image,
             class_map=class_map,
             confidence=confidence,
             class_names=self.model.class_names,
@@ -314,15 +326,6 @@ def normalise(pixels: Tensor, model: SegmentationModel) -> Tensor:
     mean = torch.tensor(model.image_mean, device=pixels.device)[:, None, None]
     std = torch.tensor(model.image_std, device=pixels.device)[:, None, None]
     return (pixels - mean) / std
-
-
-def mirrored(indices: Tensor, size: int) -> Tensor:
-    """Indices of any value folded into 0 .. size - 1 by reflection at the first and last pixel."""
-    if size == 1:
-        return torch.zeros_like(indices)
-    period = 2 * (size - 1)
-    indices = indices % period
-    return torch.minimum(indices, period - indices)
 
 
 def _tiles(height: int, width: int, tile_size: int) -> Iterator[tuple[slice, slice]]:

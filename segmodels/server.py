@@ -21,6 +21,8 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .memory import share_memory
+
 FOLDER = "GRADIO_TEMP_DIR"  # gradio's variable for where uploads and results lie
 PREFIX = "segmodels-"
 MAX_JSON = 1_000_000  # bytes of a call; its picture is uploaded before
@@ -40,10 +42,12 @@ UPLOAD = "/gradio_api/upload"
 
 def prepare(max_pixels: int) -> None:
     """Before the page is built: a folder of this process alone for uploads and results, deleted
-    when it ends, and what Pillow does process-wide. Folders of processes that were killed go too.
+    when it ends, and what Pillow and malloc do process-wide. Folders of processes that were killed
+    go too.
 
     max_pixels: for pictures inside of others (icons), which Pillow itself must refuse.
     """
+    share_memory()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged metadata, at strangers' will
     Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses twice as many
     parent = Path(os.environ.get(FOLDER) or tempfile.gettempdir())

@@ -20,7 +20,7 @@ PANORAMA = 2.4  # of width to height, from which on the panels lie below each ot
 def comparison_picture(results: Sequence[Result], opacity: float = 0.6) -> Image.Image:
     """RGB, WIDTH pixels wide. `results` are of one picture, at least one."""
     first = results[0].segmentation
-    tiles = [("Picture", "", Image.fromarray(first.picture))]
+    tiles = [("Picture", "", first.image)]
     for result in results:
         caption = f"{result.seconds:.2f} s"
         tiles.append((result.network.title, caption, result.segmentation.overlay(opacity)))

@@ -174,3 +174,12 @@ def valid_output_size(size: int, depths: Sequence[int]) -> int:
     for _ in depths[:-1]:
         size = 2 * size - 4
     return size
+
+
+def mirrored(indices: Tensor, size: int) -> Tensor:
+    """Indices of any value folded into 0 .. size - 1 by reflection at the first and last pixel."""
+    if size == 1:
+        return torch.zeros_like(indices)
+    period = 2 * (size - 1)
+    indices = indices % period
+    return torch.minimum(indices, period - indices)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from .compare import Failure, Network, Result
-from .pictures import PictureError, read_picture
+from .pictures import PictureError, read_image
 from .segmentation import ClassPicture
 
 Lookup = Callable[[str], Network]  # source -> network
@@ -58,18 +58,18 @@ class Visit:
         """Whether any network gave an answer."""
         return not all(packed.reason for packed in self.packed)
 
-    def picture(self) -> NDArray[np.uint8]:
-        """(H, W, 3), read anew. PictureError if it has been deleted."""
+    def image(self) -> Image.Image:
+        """The picture, RGB, read anew. PictureError if it has been deleted."""
         if not Path(self.path).is_file():
             raise PictureError(
                 f"{Path(self.path).name} is no longer on this server: choose it again"
             )
-        return read_picture(self.path)
+        return read_image(self.path)
 
     def answers(self, network: Lookup) -> list[Result | Failure]:
         """The answers again, over the picture read anew. network: gives the one of a source."""
-        picture = self.picture()
-        return [_unpacked(packed, network(packed.source), picture) for packed in self.packed]
+        image = self.image()
+        return [_unpacked(packed, network(packed.source), image) for packed in self.packed]
 
 
 def remember(digest: str, path: str, scene: str, answers: Sequence[Result | Failure]) -> Visit:
@@ -89,12 +89,12 @@ def _pack(answer: Result | Failure) -> Packed:
     )
 
 
-def _unpacked(packed: Packed, network: Network, picture: NDArray[np.uint8]) -> Result | Failure:
+def _unpacked(packed: Packed, network: Network, image: Image.Image) -> Result | Failure:
     if packed.reason:
         return Failure(network, packed.reason)
     ids = np.frombuffer(zlib.decompress(packed.class_map), np.uint8).reshape(packed.size)
     model = network.model
-    segmentation = ClassPicture(picture, ids, model.class_names, model.palette)
+    segmentation = ClassPicture(image, ids, model.class_names, model.palette)
     return Result(network, segmentation, packed.seconds)
 
 

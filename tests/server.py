@@ -1,4 +1,4 @@
-"""A demo of tiny networks in a process of its own, for tests and for `benchmarks/soak.py`."""
+"""A demo of tiny networks in a process of its own, for tests and for `soak.py`."""
 
 import io
 import json

@@ -2,7 +2,8 @@
 
 Each client sends pictures whose class maps it knows, now and then what is no picture, and checks
 what comes back. Prints how many were served, told that the queue is full, refused with a message,
-lost or answered wrongly, and the server's memory before, halfway and after.
+lost or answered wrongly, and the server's memory after a warm-up, every 30 seconds, and when all
+have left.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from server import QueueFullError, RefusedError, Visitor, picture, png, running,
 from segmodels import Segmenter, load_model
 
 PICTURES = 40
-WARM_UP = 30.0  # seconds in which threads and caches come to be
+WARM_UP = 30.0  # seconds in which threads, caches and gradio's sessions come to be
+REST = 20.0  # seconds after which the memory is looked at once more
 
 
 @dataclass
@@ -135,10 +137,15 @@ def main() -> int:
         with running(models, folder) as (address, process):
             soak(address, answers, clients=options.clients, seconds=WARM_UP)
             memory, report = [memory_of(process)], Report()
-            for _ in range(2):
-                half = soak(address, answers, clients=options.clients, seconds=options.seconds / 2)
+            parts = max(1, round(options.seconds / 30))
+            for _ in range(parts):
+                part = soak(
+                    address, answers, clients=options.clients, seconds=options.seconds / parts
+                )
                 memory.append(memory_of(process))
-                report = report + half
+                report = report + part
+            time.sleep(REST)
+            memory.append(memory_of(process))
     print(f"{report}; memory {' -> '.join(f'{size / 1e6:.0f} MB' for size in memory)}")
     print("\n".join(report.problems[:20]) or "no problems")
     return 1 if report.problems else 0

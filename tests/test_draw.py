@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 from conftest import tiny_network
+from PIL import Image
 
 from segmodels import UNet, draw
 from segmodels.compare import Result
@@ -19,8 +20,8 @@ def network(name="unet-camvid"):
 
 def result(network, class_map, seconds=1.25):
     ids = np.array(class_map, np.uint8)
-    picture = np.zeros((*ids.shape, 3), np.uint8)
-    return Result(network, ClassPicture(picture, ids, NAMES, PALETTE), seconds)
+    image = Image.new("RGB", ids.shape[::-1])
+    return Result(network, ClassPicture(image, ids, NAMES, PALETTE), seconds)
 
 
 def rows(html):

@@ -1,13 +1,39 @@
 import ctypes
+import re
+import subprocess
 import sys
 
-from segmodels.memory import keep_memory
+import pytest
+
+from segmodels.memory import SERVER_ARENAS, keep_memory, share_memory
 
 LARGE = 1 << 26  # far above the size from which glibc maps memory for each block anew
+# 16 threads that are there at once allocate, then glibc tells of its arenas.
+COUNT_ARENAS = """
+import ctypes, sys, threading
+from segmodels.memory import share_memory
+if sys.argv[1] == "shared":
+    assert share_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+together = threading.Barrier(16)
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+"""
+
+
+def has_mallopt():
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 
 
 def test_freed_memory_is_used_again():
-    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
+    if not has_mallopt():
         assert not keep_memory()
         return
     libc = ctypes.CDLL(None)
@@ -23,6 +49,18 @@ def test_freed_memory_is_used_again():
     libc.free(again)
 
 
+@pytest.mark.skipif(not has_mallopt(), reason="another C library than glibc")
+def test_threads_share_two_arenas():
+    def arenas(how):
+        command = [sys.executable, "-c", COUNT_ARENAS, how]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return len(re.findall("<heap nr=", told))
+
+    assert arenas("shared") == SERVER_ARENAS
+    assert arenas("as it comes") > SERVER_ARENAS
+
+
 def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     assert keep_memory() is False
+    assert share_memory() is False

@@ -13,7 +13,7 @@ PALETTE = [[10, 20, 30], [200, 100, 0], [0, 0, 255]]
 def segmentation(class_map, **others):
     class_map = np.array(class_map, np.uint8)
     return Segmentation(
-        picture=np.full((*class_map.shape, 3), 100, np.uint8),
+        image=Image.new("RGB", class_map.shape[::-1], (100, 100, 100)),
         class_map=class_map,
         confidence=np.ones(class_map.shape, np.float32),
         class_names=["road", "sky", "car"],
@@ -57,8 +57,7 @@ def test_saved_pngs_hold_exact_ids_and_the_palette(tmp_path):
 def test_all_255_class_ids_survive_saving(tmp_path):
     ids = np.arange(255, dtype=np.uint8).reshape(15, 17)
     names, palette = [f"class {i}" for i in range(255)], [[i, 255 - i, i // 2] for i in range(255)]
-    picture = np.zeros((15, 17, 3), np.uint8)
-    result = ClassPicture(picture, ids, names, palette)
+    result = ClassPicture(Image.new("RGB", (17, 15)), ids, names, palette)
     result.save(tmp_path / "ids.png")
     with Image.open(tmp_path / "ids.png") as image:
         assert np.array_equal(np.array(image), ids)

@@ -6,36 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from small import network, picture
 from torch.nn.functional import interpolate
 
 from segmodels import FCN, PictureError, Segmenter, SegNet, UNet
 from segmodels import segmenter as module
 from segmodels.dropout import repeatable_draws
-
-NAMES = ["road", "sky", "car"]
-
-
-def network(kind=SegNet, *, seed=0, **arguments):
-    """A small network whose answers vary over the picture."""
-    small = {FCN: {"head_channels": 8}, UNet: {"base_channels": 4}, SegNet: {"variant": "basic"}}
-    torch.manual_seed(seed)
-    model = kind(class_names=NAMES, **{**small[kind], **arguments})
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d) and name.startswith("score"):
-            nn.init.normal_(layer.weight, std=0.1)
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(std=0.1)
-            layer.running_var.uniform_(0.5, 2)
-    return model.eval()
-
-
-def picture(height, width, seed=0):
-    """Noise smoothed into patches, (height, width, 3) uint8."""
-    coarse = np.random.default_rng(seed).integers(
-        0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8
-    )
-    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def assert_alike(found, expected):
@@ -198,13 +174,6 @@ def test_the_unpadded_unet_sees_the_mirrored_picture():
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_mirrored_indices_are_numpys_reflection(size):
-    expected = np.pad(np.arange(size), (20, 25), mode="reflect")
-    indices = module.mirrored(torch.arange(-20, size + 25), size)
-    assert indices.tolist() == expected.tolist()
-
-
 # ---- what is taken ----
 
 
@@ -252,51 +221,6 @@ def test_the_largest_picture_that_is_taken_can_be_set():
     for call in (segmenter, segmenter.probabilities):
         with pytest.raises(PictureError, match=r"10 x 11 .* megapixels"):
             call(picture(11, 10))
-
-
-# ---- device and precision ----
-
-
-def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
-    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
-        assert module.pick_device("auto") == torch.device(expected)
-    assert module.pick_device("cpu") == torch.device("cpu")
-
-
-def test_precision_is_what_was_asked_for_and_auto_is_what_the_device_is_fast_in(monkeypatch):
-    cpu = torch.device("cpu")
-    assert module.pick_precision("fp16", cpu) is torch.float16
-    for has_bf16, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            torch.cpu, "_is_avx512_bf16_supported", lambda has=has_bf16: has, raising=False
-        )
-        assert module.pick_precision("auto", cpu) is expected
-    with pytest.raises(ValueError, match='"fp32", "bf16" or "fp16", got \'int8\''):
-        Segmenter(network(), "cpu", "int8")
-
-
-# 8 bits of mantissa and 11: a random network, whose classes lie close together, shows the rounding.
-@pytest.mark.parametrize(("precision", "error"), [("bf16", 0.03), ("fp16", 0.01)])
-@pytest.mark.parametrize("kind", [FCN, UNet, SegNet])
-def test_half_precision_agrees_with_full(kind, precision, error):
-    model, array = network(kind), picture(48, 64)
-    full = Segmenter(model, "cpu", "fp32").probabilities(array)
-    half = Segmenter(model, "cpu", precision).probabilities(array)
-    assert half.dtype == np.float32
-    assert 0 < np.abs(half - full).mean() < error
-    np.testing.assert_allclose(half.sum(0), 1, atol=1e-4)
-
-
-def test_folded_batch_norms_leave_the_answer_and_the_model_alone():
-    model = network(UNet)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    segmenter = Segmenter(model.train(), "cpu", "fp32")
-    segmenter(picture(20, 20))
-    assert model.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in segmenter.network.modules())
 
 
 def test_threads_share_a_segmenter_and_get_to_the_bit_what_one_would():
@@ -367,3 +291,11 @@ def test_the_stages_of_an_fcn_lie_over_the_picture():
 def test_stages_are_asked_of_an_fcn_only():
     with pytest.raises(ValueError, match="prediction strides are FCN's; this is a UNet"):
         Segmenter(network(UNet), "cpu").at_stride(picture(8, 8), 32)
+
+
+def test_the_answers_picture_is_its_own():
+    image = Image.new("RGB", (40, 30), (10, 20, 30))
+    result = Segmenter(network(FCN))(image)
+    image.paste((255, 255, 255), (0, 0, 40, 30))
+    assert (result.picture == (10, 20, 30)).all()
+    assert not result.picture.flags.writeable

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segmodels import share
 from segmodels.compare import Result
@@ -10,12 +11,12 @@ from segmodels.segmentation import ClassPicture
 
 def results(networks, height, width, num_networks=3):
     """Masks of one class each, over a grey picture."""
-    picture = np.full((height, width, 3), 120, np.uint8)
+    image = Image.new("RGB", (width, height), (120, 120, 120))
     answers = []
     for number, network in enumerate(networks[:num_networks]):
         ids = np.full((height, width), number, np.uint8)
         model = network.model
-        segmentation = ClassPicture(picture, ids, model.class_names, model.palette)
+        segmentation = ClassPicture(image, ids, model.class_names, model.palette)
         answers.append(Result(network, segmentation, 1.0))
     return answers
 
@@ -50,7 +51,7 @@ def test_the_legend_has_the_classes_that_are_there_and_breaks_into_lines():
     names = [f"a class of a long name {i}" for i in range(12)] + ["absent"]
     ids = np.arange(12, dtype=np.uint8)[None]
     palette = [[i, i, i] for i in range(13)]
-    lines = share.legend_lines([ClassPicture(np.zeros((1, 12, 3), np.uint8), ids, names, palette)])
+    lines = share.legend_lines([ClassPicture(Image.new("RGB", (12, 1)), ids, names, palette)])
     assert [name for line in lines for name, _, _ in line] == names[:-1]
     assert len(lines) > 1
     for line in lines:

@@ -61,7 +61,8 @@ def test_broken_files_and_lossy_formats_are_refused(tmp_path):
 
 def result(network, class_map, names=NAMES):
     ids = np.array(class_map, np.uint8)
-    return Result(network, ClassPicture(np.zeros((*ids.shape, 3)), ids, names, PALETTE), 1.0)
+    image = Image.new("RGB", ids.shape[::-1])
+    return Result(network, ClassPicture(image, ids, names, PALETTE), 1.0)
 
 
 def test_a_judgement_is_the_fields_metrics_over_the_classes_of_the_truth(networks):

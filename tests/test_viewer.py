@@ -17,8 +17,8 @@ from segmodels.truth import judge
 def result(network, class_map):
     ids = np.array(class_map, np.uint8)
     model = network.model
-    picture = np.zeros((*ids.shape, 3), np.uint8)
-    return Result(network, ClassPicture(picture, ids, model.class_names, model.palette), 1.25)
+    image = Image.new("RGB", ids.shape[::-1])
+    return Result(network, ClassPicture(image, ids, model.class_names, model.palette), 1.25)
 
 
 def test_large_pictures_are_shown_smaller_and_small_ones_as_they_are():

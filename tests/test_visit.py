@@ -38,7 +38,7 @@ def test_a_picture_that_was_deleted_is_asked_for_again(networks, street):
     visit = remember(digest_of(street), street, "road", list(compare(networks[1:2], street)))
     Path(street).unlink()
     with pytest.raises(PictureError, match=r"my street\.png is no longer on this server"):
-        visit.picture()
+        visit.image()
 
 
 def test_the_same_question_is_known_by_picture_scene_and_networks(street, tmp_path):

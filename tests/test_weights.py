@@ -46,6 +46,14 @@ def test_half_precision_says_the_same(network, result):
     assert np.abs(full.confidence - half.confidence).mean() < 0.02
 
 
+@pytest.mark.parametrize("name", ["avenue", "crossing"])
+def test_as_it_ships_it_gives_the_classes_that_float32_gives(network, name):
+    """On CamVid's test pictures `segmodels benchmark --data` measures the same."""
+    picture = ROOT / "examples" / f"{name}.jpg"
+    shipped, exact = Segmenter(network, "cpu"), Segmenter(network, "cpu", "fp32")
+    assert (shipped(picture).class_map == exact(picture).class_map).mean() >= 0.995
+
+
 def test_the_classes_are_camvids(network):
     assert network.class_names == [
         *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
