@@ -1,6 +1,7 @@
 """One training or evaluation in several processes, as `accelerate launch` and `torchrun` start
 them. In a process that was started alone, these functions are for that one."""
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -59,13 +60,22 @@ def gathered(items: Sequence[Item]) -> list[Item]:
 
 def join_processes(device: str) -> str | torch.device:
     """Meet the processes that were launched together, and the device of this one; without such a
-    launch, `device` as it is. A training's `accelerator_for` does the same."""
+    launch, `device` as it is. They part when they end. A training's `accelerator_for` does the
+    same."""
     _note_a_lonely_launch()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     from accelerate import PartialState
 
+    atexit.register(_part)
     return PartialState(cpu=device == "cpu").device
+
+
+def _part() -> None:
+    """Close the connections to the others while this process still is whole: gloo's threads may
+    abort one that ends with them open."""
+    if _are_several():
+        distributed.destroy_process_group()
 
 
 def accelerator_for(

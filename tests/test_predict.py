@@ -119,8 +119,8 @@ def test_two_processes_do_each_picture_once_and_report_together(folder, jobs):
         )
         for rank in range(2)
     ]
-    (first, errors), (second, _) = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [1, 1]
+    (first, errors), (second, more) = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], errors + more
     assert first.startswith("6 of 7 pictures segmented")
     assert second == ""
     assert "3.png is not a picture" in errors
