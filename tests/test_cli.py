@@ -125,16 +125,24 @@ def test_train_makes_a_network_that_predict_takes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("launched", "options", "precision"),
-    [("fp16", [], "fp16"), ("no", [], "bf16"), ("fp16", ["--precision", "fp32"], "fp32")],
+    ("launched", "pays", "options", "precision"),
+    [
+        ("fp16", True, [], "fp16"),
+        ("no", True, [], "bf16"),
+        ("no", False, [], "fp32"),
+        ("no", False, ["--precision", "bf16"], "bf16"),
+        ("fp16", True, ["--precision", "fp32"], "fp32"),
+    ],
 )
-def test_train_takes_the_precision_of_accelerate_launch(
-    launched, options, precision, tmp_path, monkeypatch
+def test_train_takes_the_precision_of_accelerate_launch_or_the_faster_one(
+    launched, pays, options, precision, tmp_path, monkeypatch
 ):
     seen = []
+    monkeypatch.setattr("segmodels.prepare.bf16_pays", lambda: pays)
     monkeypatch.setattr("segmodels.train.train", lambda recipe, **_: seen.append(recipe.precision))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    assert main(["train", "unet", "--data", "d", "--out", str(tmp_path), *options]) == 0
+    command = ["train", "unet", "--data", "d", "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*command, *options]) == 0
     assert seen == [precision]
 
 

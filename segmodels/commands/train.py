@@ -31,7 +31,9 @@ def add(commands: Commands) -> None:
     command.add_argument("--decoder-lr", type=float)
     command.add_argument("--schedule", help='"poly" or "onecycle"')
     command.add_argument("--ema", type=float, help="decay of a moving average, 0.999 for example")
-    command.add_argument("--precision", help="bf16, fp16 or fp32; default: accelerate's, or bf16")
+    command.add_argument(
+        "--precision", help="bf16, fp16 or fp32; default: accelerate's, or bf16 where it is fast"
+    )
     command.add_argument("--weight-decay", type=float)
     command.add_argument("--warmup-steps", type=int)
     command.add_argument("--frozen", type=int, help="VGG16 convolutions that stay as they are")
@@ -59,6 +61,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..prepare import bf16_pays, pick_device
     from ..processes import ProcessError, is_main_process
     from ..recipe import Recipe
     from ..train import TrainingError, train
@@ -67,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # `accelerate launch` sets it
     if launched in ("bf16", "fp16"):
         given.setdefault("precision", launched)
+    elif options.device in ("auto", "cpu") and pick_device(options.device).type == "cpu":
+        given.setdefault("precision", "bf16" if bf16_pays() else "fp32")
     run = {key: given.pop(key) for key in RUN_OPTIONS if key in given}
     try:
         train(Recipe(**given), **run)
