@@ -236,13 +236,13 @@ def _run_stages(
     lap()
     answer = FullSize((height, width), (image.height, image.width))
     answer.fill(logits.float().softmax(1)[0].cpu(), *everything)
-    class_map, confidence = answer.finished()
+    class_map = answer.class_map()
     lap()
     model = segmenter.model
     Segmentation(
         image=image,
         class_map=class_map,
-        confidence=confidence,
+        make_confidence=answer.confidence,
         class_names=model.class_names,
         palette=model.palette,
     ).overlay()

@@ -1,6 +1,7 @@
 """The result: a class for every pixel of a picture, and what is made from it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,15 +63,21 @@ class ClassPicture:
 class Segmentation(ClassPicture):
     """A network's answer, at the picture's own size, turned as its EXIF data says.
 
-    confidence: (H, W) float32 in [0, 1], the winning class's probability.
+    make_confidence: what gives `confidence`.
     uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
         samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
     note: what the user should know of how it came about ("Computed on the CPU: ..."), or None.
     """
 
-    confidence: NDArray[np.float32]
+    make_confidence: Callable[[], NDArray[np.float32]]
     uncertainty: NDArray[np.float32] | None = None
     note: str | None = None
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float32]:
+        """(H, W) float32 in [0, 1], the winning class's probability; made when it is first asked
+        for, which for a large picture takes as long as its class map."""
+        return self.make_confidence()
 
 
 def save_png(image: Image.Image, path: Path, *, fast: bool = False) -> None:

@@ -190,11 +190,10 @@ class Segmenter:
                 if spread is not None:
                     variance = torch.empty(working) if variance is None else variance
                     variance[rows, columns] = spread
-        class_map, confidence = answer.finished()
         return Segmentation(
             image=image,
-            class_map=class_map,
-            confidence=confidence,
+            class_map=answer.class_map(),
+            make_confidence=answer.confidence,
             class_names=self.model.class_names,
             palette=self.model.palette,
             uncertainty=None if variance is None else _resized(variance[None], size)[0].numpy(),

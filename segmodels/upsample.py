@@ -72,17 +72,24 @@ class FullSize:
             highest, winners = values.max(0)
             self.mixed.append((y[some] * self.full[1] + xs, winners.byte(), highest))
 
-    def finished(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Class map (H, W) uint8 and winning probability (H, W) float32 in [0, 1]."""
+    def class_map(self) -> NDArray[np.uint8]:
+        """(H, W) class ids."""
         if self.working == self.full:
-            return self.winners.numpy(), self.highest.clamp_(0, 1).numpy()
+            return self.winners.numpy()
         wide = np.take(self.winners.numpy(), self.columns.cell.numpy(), axis=1)
         class_map = np.take(wide, self.rows.cell.numpy(), axis=0)
-        confidence = interpolate(self.highest[None, None], size=self.full, mode="bilinear")[0, 0]
-        for pixels, winners, highest in self.mixed:
+        for pixels, winners, _ in self.mixed:
             torch.from_numpy(class_map).view(-1)[pixels] = winners
+        return class_map
+
+    def confidence(self) -> NDArray[np.float32]:
+        """(H, W) in [0, 1], the winning probability."""
+        if self.working == self.full:
+            return self.highest.clamp(0, 1).numpy()
+        confidence = interpolate(self.highest[None, None], size=self.full, mode="bilinear")[0, 0]
+        for pixels, _, highest in self.mixed:
             confidence.view(-1)[pixels] = highest
-        return class_map, confidence.clamp_(0, 1).numpy()
+        return confidence.clamp_(0, 1).numpy()
 
 
 class _Axis:

@@ -12,14 +12,29 @@ PALETTE = [[10, 20, 30], [200, 100, 0], [0, 0, 255]]
 
 def segmentation(class_map, **others):
     class_map = np.array(class_map, np.uint8)
-    return Segmentation(
-        image=Image.new("RGB", class_map.shape[::-1], (100, 100, 100)),
-        class_map=class_map,
-        confidence=np.ones(class_map.shape, np.float32),
-        class_names=["road", "sky", "car"],
-        palette=PALETTE,
-        **others,
-    )
+    values = {
+        "image": Image.new("RGB", class_map.shape[::-1], (100, 100, 100)),
+        "class_map": class_map,
+        "make_confidence": lambda: np.ones(class_map.shape, np.float32),
+        "class_names": ["road", "sky", "car"],
+        "palette": PALETTE,
+    }
+    return Segmentation(**values | others)
+
+
+def test_confidence_is_made_once_and_only_when_asked_for():
+    made = []
+
+    def make():
+        made.append(np.full((1, 2), 0.5, np.float32))
+        return made[-1]
+
+    result = segmentation([[0, 1]], make_confidence=make)
+    result.colored()
+    assert not made
+    assert result.confidence is result.confidence
+    assert result.confidence.tolist() == [[0.5, 0.5]]
+    assert len(made) == 1
 
 
 def test_areas_are_fractions_largest_first_and_absent_classes_zero():

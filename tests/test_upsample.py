@@ -39,7 +39,7 @@ def filled(values, full, parts):
     for rows, columns in parts:
         below, behind = min(rows.stop + 1, height), min(columns.stop + 1, width)
         answer.fill(values[:, rows.start : below, columns.start : behind], rows, columns)
-    return answer.finished()
+    return answer.class_map(), answer.confidence()
 
 
 @pytest.mark.parametrize(("working", "full"), SIZES)
