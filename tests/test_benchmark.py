@@ -119,7 +119,7 @@ def test_quality_is_the_share_of_equal_pixels_and_both_mean_ious(folder, tmp_pat
 
 
 def test_peak_memory_is_what_is_taken_at_most():
-    # In a process of its own, as `benchmark.peaks` has it: here earlier tests' memory may be reused.
+    # In a process of its own, as in `benchmark.peaks`: here memory of earlier tests may be reused.
     program = """
 import numpy
 import torch
