@@ -108,7 +108,8 @@ def test_an_example_has_a_ground_truth(page):
 def test_a_label_of_the_visitors_is_judged_and_a_wrong_one_explained(page, served, tmp_path):
     picture = tmp_path / "photo.png"
     noise = np.random.default_rng(3).integers(0, 256, (6, 9, 3), np.uint8)
-    Image.fromarray(noise).resize((90, 60), Image.Resampling.BICUBIC).save(picture)
+    shape = (90, 66)  # no example's, so that `choose` waits for this picture
+    Image.fromarray(noise).resize(shape, Image.Resampling.BICUBIC).save(picture)
     ids = class_maps(served, picture)[1]
     Image.fromarray(ids).save(tmp_path / "label.png")
     Image.fromarray(ids[:9]).save(tmp_path / "short.png")
@@ -121,7 +122,7 @@ def test_a_label_of_the_visitors_is_judged_and_a_wrong_one_explained(page, serve
     page.locator("#label").get_by_label("Remove Image").click()
     expect(page.locator("#errors .viewer")).to_be_hidden()
     label.set_input_files(tmp_path / "short.png")
-    message = "short.png is 90 x 9 pixels, the picture 90 x 60; they must be equal"
+    message = "short.png is 90 x 9 pixels, the picture 90 x 66; they must be equal"
     expect(page.get_by_role("alert").filter(has_text=message)).to_be_visible()
 
 
