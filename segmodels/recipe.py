@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class Recipe:
     epochs, half_size_epochs: passes over the training pictures, and how many of them, at the
         beginning, with pictures and crops of half the size, four times cheaper.
     crop: (height, width) in pixels; zoom: range of the pictures' enlargement.
-    working_size: the longer side that pictures are scaled to; None: as they are.
+    working_size: the longer side that pictures are scaled to; None: as they are, or, in `train`,
+        that of `start`.
     encoder_lr, decoder_lr: peak learning rates of AdamW, the first for a VGG16 encoder that has
         learnt before, by `vgg16` or `start`. None: the network's own, see LEARNING_RATES.
     schedule: of the learning rates, see `learning_rate_factor`; warmup_steps: of "poly".
@@ -155,6 +156,14 @@ class Recipe:
             if source and Path(source).exists():
                 names[key] = Path(source).resolve().name
         return asdict(self) | names
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe with the working size of `start`, if it names none. CheckpointError for a start
+    that cannot be had."""
+    if not recipe.start or recipe.working_size is not None:
+        return recipe
+    return replace(recipe, working_size=load_model(recipe.start).working_size)
 
 
 def record_of(source: str) -> dict[str, Any] | None:

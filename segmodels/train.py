@@ -24,6 +24,7 @@ from .recipe import (
     check_same,
     read_recipe,
     record_of,
+    settled,
     write_record,
 )
 from .resume import load_checkpoint, save_checkpoint
@@ -60,7 +61,7 @@ def train(
     Raises TrainingError, ProcessError for what the machine lacks, DataError for the data set,
     CheckpointError for the VGG16 weights, OSError for a log that cannot be written.
     """
-    out = Path(out)
+    out, recipe = Path(out), settled(recipe)
     if _is_finished(recipe, out):
         print(f"{out} holds this training already, finished", file=sys.stderr)
         return

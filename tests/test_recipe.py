@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from segmodels.fcn import FCN
-from segmodels.recipe import Recipe, TrainingError, build_network
+from segmodels.recipe import Recipe, TrainingError, build_network, settled
 from segmodels.segnet import SegNet
 from segmodels.unet import UNet
 
@@ -140,6 +141,15 @@ def test_a_start_of_the_same_classes_is_taken_whole(trained):
     assert (new.base_channels, new.dropout, new.working_size) == (3, 0.25, 96)
     assert new.palette == old.palette
     assert all(torch.equal(new.state_dict()[n], old.state_dict()[n]) for n in old.state_dict())
+
+
+def test_a_start_brings_its_working_size_unless_another_is_named(tmp_path):
+    unet = UNet(class_names=["a", "b"], base_channels=2, working_size=96)
+    unet.save_pretrained(tmp_path)
+    recipe = Recipe("unet", "d", start=str(tmp_path))
+    assert settled(recipe) == replace(recipe, working_size=96)
+    assert settled(replace(recipe, working_size=64)).working_size == 64
+    assert settled(Recipe("unet", "d")).working_size is None
 
 
 def test_a_start_of_other_classes_keeps_all_but_the_class_heat_maps(trained):
