@@ -263,10 +263,17 @@ def peaks(source: str, device: torch.device) -> dict[str, int | None]:
     return found
 
 
+def plain_segmenter(model: SegmentationModel, device: torch.device) -> Segmenter:
+    """A `Segmenter` whose network is the model as it is: eager, in float32, nothing folded."""
+    plain = Segmenter(model, device, "fp32")
+    plain.network = copy.deepcopy(model).eval().to(device)
+    return plain
+
+
 def quality(segmenter: Segmenter, data: SegmentationData) -> dict[str, Any]:
-    """On a data set: the share of pixels to which the `Segmenter` gives the class that float32
-    gives, and the mean IoU of both."""
-    exact = Segmenter(segmenter.model, segmenter.device, "fp32")
+    """On a data set: the share of pixels to which the `Segmenter` gives the class that plain eager
+    float32 gives, and the mean IoU of both."""
+    exact = plain_segmenter(segmenter.model, segmenter.device)
     num_classes = segmenter.model.num_classes
     empty = np.zeros((num_classes, num_classes), np.int64)
     matrices = {"plain": empty, "segmenter": empty}
