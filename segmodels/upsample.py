@@ -5,6 +5,8 @@ every pixel: between four neighbours of one class that class wins everywhere, si
 keeps the order. Only where neighbours differ are all the classes interpolated.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,9 +34,9 @@ class FullSize:
         """Take a part's probabilities: (num_classes, r, c) float32, its own rows and columns and,
         where the working size has them, one more of each behind."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        highest, winners = probabilities.max(0)
+        highest, winners = _best(probabilities)
         self.highest[rows, columns] = highest[:height, :width]
-        self.winners[rows, columns] = winners[:height, :width].byte()
+        self.winners[rows, columns] = winners[:height, :width]
         if self.working == self.full:
             return
         right, below = _shifted(winners, 1), _shifted(winners, 0)
@@ -48,29 +50,25 @@ class FullSize:
         corner lies at (top, left) of the working size."""
         num_classes, height, width = probabilities.shape
         flat = probabilities.reshape(num_classes, -1)
-        cell, y = self.rows.pixels(cells[:, 0] + top)  # a line of pixels in a cell
-        row, column = cells[cell, 0], cells[cell, 1]
-        down = (row + 1).clamp(max=height - 1) - row
-        across = (column + 1).clamp(max=width - 1) - column
-        corner, weight = row * width + column, self.rows.weight[y]
-        leftmost = torch.lerp(
-            flat.index_select(1, corner), flat.index_select(1, corner + down * width), weight
-        )
-        corner += across
-        step = (
-            torch.lerp(
-                flat.index_select(1, corner), flat.index_select(1, corner + down * width), weight
+        # Cells of as many pixels together: those at the edges have more than the others, or fewer.
+        area = self.rows.count[cells[:, 0] + top] * self.columns.count[cells[:, 1] + left]
+        each = max(1, CHUNK * math.prod(self.working) // math.prod(self.full))
+        for some in cells[area.argsort()].split(each):
+            row, column = some.unbind(1)
+            y, down_weight = self.rows.pixels(row + top)  # (k, n)
+            x, across_weight = self.columns.pixels(column + left)
+            down = ((row + 1).clamp(max=height - 1) - row) * width
+            across = (column + 1).clamp(max=width - 1) - column
+            here = row * width + column
+            corners = (here, here + down, here + across, here + down + across)
+            upper_left, lower_left, upper_right, lower_right = (
+                flat.index_select(1, corner)[:, None] for corner in corners
             )
-            - leftmost
-        )
-        line, x = self.columns.pixels(column + left)
-        for start in range(0, len(line), CHUNK):
-            some, xs = line[start : start + CHUNK], x[start : start + CHUNK]
-            values = torch.addcmul(
-                leftmost.index_select(1, some), step.index_select(1, some), self.columns.weight[xs]
-            )
-            highest, winners = values.max(0)
-            self.mixed.append((y[some] * self.full[1] + xs, winners.byte(), highest))
+            leftmost = torch.lerp(upper_left, lower_left, down_weight)  # (num_classes, k, n)
+            step = torch.lerp(upper_right, lower_right, down_weight) - leftmost
+            values = torch.addcmul(leftmost[:, :, None], step[:, :, None], across_weight)
+            highest, winners = _best(values)
+            self.mixed.append((y[:, None] * self.full[1] + x, winners, highest))
 
     def class_map(self) -> NDArray[np.uint8]:
         """(H, W) class ids."""
@@ -106,12 +104,25 @@ class _Axis:
         self.first = self.count.cumsum(0) - self.count
 
     def pixels(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Every pixel of every one of the cells, (n,): which of the n it belongs to, and where on
-        the axis it is."""
+        """The pixels of each of the cells, (n,), as (k, n), where k is the most that a cell has:
+        their places on the axis, and their weights. Of a cell with fewer the last comes again."""
         count = self.count[cells]
-        owner = torch.repeat_interleave(count)
-        place = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner]
-        return owner, self.first[cells][owner] + place
+        number = torch.arange(int(count.max()))[:, None]
+        place = self.first[cells] + torch.minimum(number, count - 1)
+        return place, self.weight[place]
+
+
+def _best(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """(num_classes, ...) -> the highest and, uint8, whose it is: the first of equal ones. What
+    `probabilities.max(0)` finds, four times as fast: these operations of numpy are vectorised."""
+    values = probabilities.numpy()
+    highest, winners = values[0].copy(), np.zeros(values.shape[1:], np.uint8)
+    higher = np.empty(winners.shape, np.bool_)
+    for number, value in enumerate(values[1:], 1):
+        np.greater(value, highest, out=higher)
+        np.maximum(highest, value, out=highest)
+        np.maximum(winners, higher.view(np.uint8) * np.uint8(number), out=winners)
+    return torch.from_numpy(highest), torch.from_numpy(winners)
 
 
 def _shifted(values: Tensor, axis: int) -> Tensor:
