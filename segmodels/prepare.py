@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -75,17 +76,18 @@ def fold_batch_norms(network: nn.Module) -> None:
             convolution = layer if isinstance(layer, nn.Conv2d) else None
 
 
-def save_multiplications(network: nn.Module) -> None:
-    """Put `Winograd` in the place of every convolution for which it pays."""
+def save_multiplications(network: nn.Module, kind: Callable[[nn.Conv2d], nn.Module]) -> None:
+    """Put `kind`, `Winograd` or `WinogradConv2d`, in the place of every convolution for which it
+    pays."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Conv2d) and pays(layer):
-                parent._modules[name] = Winograd(layer)
+                parent._modules[name] = kind(layer)
 
 
 def prepared(model: SegmentationModel, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A copy of the model for inference alone: batch norms folded, channels last; in float32 on the
-    CPU, which computes it no faster than it must, with fewer multiplications."""
+    CPU with fewer multiplications."""
     network = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norms(network)
     exact = copy.deepcopy(network.encoders[0]) if isinstance(network, SegNet) else None
@@ -97,7 +99,7 @@ def prepared(model: SegmentationModel, device: torch.device, dtype: torch.dtype)
         network.encoders[0] = exact.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.encoders[1].register_forward_pre_hook(_to_its_dtype)
     if device.type == "cpu" and dtype is torch.float32:
-        save_multiplications(network)
+        save_multiplications(network, Winograd)
     return network
 
 

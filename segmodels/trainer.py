@@ -23,11 +23,13 @@ from .data import DataError, has_split
 from .evaluate import evaluate
 from .hub import SegmentationModel
 from .losses import class_weights, total_weight, weighted_cross_entropy
+from .prepare import save_multiplications
 from .processes import process_count, process_index, summed
 from .recipe import Recipe, TrainingError, build_network
 from .segmenter import Segmenter, normalise
 from .survey import survey_splits
 from .vgg16 import calibrate, encoder_layers, has_vgg16_encoder
+from .winograd import WinogradConv2d
 
 SMALLEST_SCALE = 2.0**-10  # of fp16 gradients; below it they overflow whatever the scale
 
@@ -60,6 +62,8 @@ class Trainer:
         self.model: SegmentationModel = model.to(  # type: ignore[call-overload]
             device=self.device, memory_format=torch.channels_last
         )
+        if self.device.type == "cpu" and recipe.precision == "fp32":
+            save_multiplications(self.model, WinogradConv2d)
         started = bool(recipe.vgg16 or recipe.start) and has_vgg16_encoder(model)
         self.encoder = encoder_layers(model) if started else []
         self.frozen = encoder_layers(model, recipe.frozen) if started else []

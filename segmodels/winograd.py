@@ -1,44 +1,119 @@
 """3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3), from Lavin and
-Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3."""
+Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3, whose words the
+names are: a tile of 6 x 6 pixels d gives 4 x 4 sums, inverse(filter(g) * data(d))."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 MIN_CHANNELS = 128  # with fewer, the transforms cost what the products save
 TILES = 128  # computed at once: what they expand to stays near the cache
 PADDINGS: dict[Any, int] = {(0, 0): 0, "valid": 0, (1, 1): 1, "same": 1}  # as Conv2d has them
 
-# Of one dimension: data (6 -> 6), filter (3 -> 6) and inverse transform (6 -> 4).
-_DATA: Sequence[Sequence[float]] = [
-    [4, 0, -5, 0, 1, 0],
-    [0, -4, -4, 1, 1, 0],
-    [0, 4, -4, -1, 1, 0],
-    [0, -2, -1, 2, 1, 0],
-    [0, 2, -1, -2, 1, 0],
-    [0, 4, 0, -5, 0, 1],
-]
-_FILTER: Sequence[Sequence[float]] = [
-    [1 / 4, 0, 0],
-    [-1 / 6, -1 / 6, -1 / 6],
-    [-1 / 6, 1 / 6, -1 / 6],
-    [1 / 24, 1 / 12, 1 / 6],
-    [1 / 24, -1 / 12, 1 / 6],
-    [0, 0, 1],
-]
-_INVERSE: Sequence[Sequence[float]] = [
-    [1, 1, 1, 1, 1, 0],
-    [0, 1, -1, 2, -2, 0],
-    [0, 1, 1, 4, 4, 0],
-    [0, 1, -1, 8, -8, 1],
-]
-
 
 def _of_two_dimensions(matrix: Sequence[Sequence[float]]) -> Tensor:
     one = torch.tensor(matrix, dtype=torch.float64)
     return torch.kron(one, one)
+
+
+# Of one dimension: data (6 -> 6), filter (3 -> 6) and inverse transform (6 -> 4).
+_DATA = _of_two_dimensions(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
+_FILTER = _of_two_dimensions(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+_INVERSE = _of_two_dimensions(
+    [
+        [1, 1, 1, 1, 1, 0],
+        [0, 1, -1, 2, -2, 0],
+        [0, 1, 1, 4, 4, 0],
+        [0, 1, -1, 8, -8, 1],
+    ]
+)
+
+
+def _filters(kernels: Tensor) -> Tensor:
+    """(out, in, 3, 3) -> (36, in, out)."""
+    outputs, inputs = kernels.shape[:2]
+    flat = kernels.permute(2, 3, 1, 0).reshape(9, -1)
+    return (_FILTER.to(flat) @ flat).view(36, inputs, outputs)
+
+
+class _Tiles:
+    """The cut of `height` x `width` sums into `down` x `across` tiles."""
+
+    def __init__(self, x: Tensor, padding: int) -> None:
+        self.padding = padding
+        self.height, self.width = (side + 2 * padding - 2 for side in x.shape[2:])
+        self.down, self.across = -(-self.height // 4), -(-self.width // 4)
+        self.data = _DATA.to(x)  # (36, 36)
+        self.inverse = _INVERSE.to(x)  # (16, 36)
+
+    def parts(self, count: int) -> Iterator[tuple[slice, int, int]]:
+        """(pictures, first and last row of tiles) of `count` pictures, about TILES tiles each."""
+        rows = max(1, TILES // self.across)
+        pictures = max(1, rows // self.down)
+        for first in range(0, count, pictures):
+            for top in range(0, self.down, rows):
+                yield slice(first, first + pictures), top, min(top + rows, self.down)
+
+    def expanded(self, x: Tensor, top: int, end: int) -> Tensor:
+        """The data transform of rows of tiles, (n, H, W, in) -> (36, tiles, in)."""
+        first, last = 4 * top - self.padding, 4 * end + 2 - self.padding
+        right = 4 * self.across + 2 - self.padding - x.shape[2]
+        zeros = (0, 0, self.padding, right, max(0, -first), max(0, last - x.shape[1]))
+        pixels = pad(x[:, max(0, first) : last], zeros)
+        tiles = pixels.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
+        return (self.data @ tiles.reshape(36, -1)).view(36, -1, x.shape[3])
+
+    def convolved(self, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
+        """(N, in, H, W) -> (N, out, height, width)."""
+        x, outputs = x.permute(0, 2, 3, 1), filters.shape[2]
+        found = x.new_empty(len(x), 4 * self.down, 4 * self.across, outputs)
+        zero = x.new_zeros(1) if bias is None else bias
+        for pictures, top, end in self.parts(len(x)):
+            products = torch.bmm(self.expanded(x[pictures], top, end), filters)
+            out = found[pictures, 4 * top : 4 * end].view(-1, end - top, 4, self.across, 4, outputs)
+            sums = (self.inverse @ products.view(36, -1)).view(
+                4, 4, len(out), end - top, self.across, outputs
+            )
+            torch.add(sums.permute(2, 3, 0, 4, 1, 5), zero, out=out)
+        inside = found[:, : self.height, : self.width].permute(0, 3, 1, 2)
+        return inside.contiguous(memory_format=torch.channels_last)
+
+    def kernel_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """(N, in, H, W) and of the sums (N, out, height, width) -> (out, in, 3, 3)."""
+        x, outputs = x.permute(0, 2, 3, 1), gradient.shape[1]
+        below, beside = 4 * self.down - self.height, 4 * self.across - self.width
+        whole = pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, beside, 0, below))
+        found = x.new_zeros(36, x.shape[3], outputs)
+        for pictures, top, end in self.parts(len(x)):
+            data = self.expanded(x[pictures], top, end)
+            sums = whole[pictures, 4 * top : 4 * end]
+            sums = sums.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(2, 4, 0, 1, 3, 5)
+            products = (self.inverse.T @ sums.reshape(16, -1)).view(36, -1, outputs)
+            found.baddbmm_(data.transpose(1, 2), products)
+        kernels = _FILTER.to(x).T @ found.view(36, -1)
+        return kernels.view(3, 3, x.shape[3], outputs).permute(3, 2, 0, 1)
 
 
 class Winograd(nn.Module):
@@ -47,50 +122,62 @@ class Winograd(nn.Module):
 
     weight: Tensor
     bias: Tensor
-    data: Tensor
-    inverse: Tensor
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         self.padding = PADDINGS[layer.padding]
-        kernels = layer.weight.detach().double().flatten(2)  # (out, in, 9)
-        weight = torch.einsum("kf,oif->kio", _of_two_dimensions(_FILTER), kernels)
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
-        self.register_buffer("weight", weight.float().contiguous())  # (36, in, out)
+        self.register_buffer("weight", _filters(layer.weight.detach().double()).float())
         self.register_buffer("bias", bias.clone())
-        self.register_buffer("data", _of_two_dimensions(_DATA).float())  # (36, 36)
-        self.register_buffer("inverse", _of_two_dimensions(_INVERSE).float())  # (16, 36)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) float32 -> (N, out, H, W), or (N, out, H - 2, W - 2) without padding; in
         channels_last."""
-        count, channels, height, width = x.shape
-        pad = self.padding
-        height, width = height + 2 * pad - 2, width + 2 * pad - 2
-        down, across = -(-height // 4), -(-width // 4)  # tiles of 4 x 4
-        padded = x.new_zeros(count, 4 * down + 2, 4 * across + 2, channels)
-        padded[:, pad : pad + x.shape[2], pad : pad + x.shape[3]] = x.permute(0, 2, 3, 1)
-        found = x.new_empty(count, 4 * down, 4 * across, len(self.bias))
-        step = max(1, TILES // across)
-        for picture, out in zip(padded, found, strict=True):
-            for top in range(0, down, step):
-                rows = slice(4 * top, 4 * min(top + step, down))
-                self._convolve(picture[rows.start : rows.stop + 2], out[rows])
-        inside = found[:, :height, :width].permute(0, 3, 1, 2)
-        return inside.contiguous(memory_format=torch.channels_last)
+        return _Tiles(x, self.padding).convolved(x, self.weight, self.bias)
 
-    def _convolve(self, pixels: Tensor, out: Tensor) -> None:
-        """(4 r + 2, 4 c + 2, in) -> (4 r, 4 c, out)."""
-        down, across, outputs = out.shape[0] // 4, out.shape[1] // 4, out.shape[2]
-        tiles = pixels.unfold(0, 6, 4).unfold(1, 6, 4).permute(3, 4, 0, 1, 2)  # (6, 6, r, c, in)
-        expanded = self.data @ tiles.reshape(36, -1)
-        products = torch.bmm(expanded.view(36, down * across, -1), self.weight)  # (36, r c, out)
-        sums = (self.inverse @ products.view(36, -1)).view(4, 4, down, across, outputs)
-        torch.add(
-            sums.permute(2, 0, 3, 1, 4),
-            self.bias,
-            out=out.view(down, 4, across, 4, outputs),
+
+class WinogradConv2d(nn.Conv2d):
+    """A convolution of `pays`, for training: the parameters of `layer`, its gradients by as few
+    multiplications as its sums."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(
+            layer.in_channels,
+            layer.out_channels,
+            3,
+            padding=PADDINGS[layer.padding],
+            bias=layer.bias is not None,
+            device="meta",
         )
+        self.weight, self.bias = layer.weight, layer.bias
+        self.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Winograd.forward`."""
+        found: Tensor = _Convolution.apply(x, self.weight, self.bias, PADDINGS[self.padding])
+        return found
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return _Tiles(x, padding).convolved(x, _filters(weight), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:  # a convolution too, with the kernels turned around
+            turned = _filters(weight.flip(2, 3).transpose(0, 1))
+            of_x = _Tiles(gradient, 2 - ctx.padding).convolved(gradient, turned, None)
+        if ctx.needs_input_grad[1]:
+            of_weight = _Tiles(x, ctx.padding).kernel_gradient(x, gradient)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3))
+        return of_x, of_weight, of_bias, None
 
 
 def pays(layer: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from segmodels.batches import batch_order
 from segmodels.data import DataError, open_data
 from segmodels.recipe import Recipe, TrainingError
 from segmodels.vgg16 import LAYERS, encoder_layers
+from segmodels.winograd import WinogradConv2d
 
 
 def state_of(trainer):
@@ -165,6 +166,14 @@ def test_crops_of_more_than_64_pixels_are_computed_in_the_recipes_precision(
     trainer.model.heatmaps.register_forward_hook(lambda *arguments: seen.append(arguments[2].dtype))
     trainer.take_step(*next(trainer.batches(0)))
     assert seen == [dtype]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_in_float32_on_the_cpu_wide_convolutions_take_fewer_multiplications(camvid, precision):
+    trainer = tiny_trainer(camvid, base_channels=16, batch_size=2, precision=precision)
+    fast = [layer for layer in trainer.model.modules() if isinstance(layer, WinogradConv2d)]
+    assert bool(fast) == (precision == "fp32")
+    assert all(np.isfinite(trainer.take_step(*batch)) for batch in trainer.batches(0))
 
 
 def test_border_weights_change_the_loss(camvid):

@@ -1,11 +1,13 @@
 """Convolutions with fewer multiplications: the same sums."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from segmodels import SegNet, UNet, winograd
-from segmodels.prepare import prepared
+from segmodels.prepare import prepared, save_multiplications
 
 CPU = torch.device("cpu")
 
@@ -38,6 +40,40 @@ def test_parts_of_many_tiles_join_without_a_seam(monkeypatch):
             parts = winograd.Winograd(direct)(x)
             torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
         torch.testing.assert_close(whole, direct(x), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("tiles", [1, 3, 128])
+def test_the_gradients_are_those_of_the_convolution(padding, bias, tiles, monkeypatch):
+    monkeypatch.setattr(winograd, "TILES", tiles)
+    torch.manual_seed(0)
+    direct = layer(padding=padding, bias=bias).double()
+    fast = winograd.WinogradConv2d(copy.deepcopy(direct))
+    x = torch.randn(3, 5, 9, 14, dtype=torch.float64)
+    found = []
+    for convolution in (direct, fast):
+        pixels = x.clone().requires_grad_()
+        (convolution(pixels) ** 2).sum().backward()
+        found.append([pixels.grad, *(p.grad for p in convolution.parameters())])
+    for ours, expected in zip(*found[::-1], strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_what_needs_no_gradient_gets_none():
+    fast = winograd.WinogradConv2d(layer())
+    fast.weight.requires_grad_(False)
+    fast(torch.randn(1, 5, 8, 8)).sum().backward()
+    assert fast.weight.grad is None
+    torch.testing.assert_close(fast.bias.grad, torch.full((7,), 64.0))
+
+
+def test_in_training_the_parameters_stay_where_and_what_they_were():
+    model = UNet(class_names=["a", "b"], base_channels=32)
+    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    save_multiplications(model, winograd.WinogradConv2d)
+    assert any(isinstance(module, winograd.WinogradConv2d) for module in model.modules())
+    assert {name: p.data_ptr() for name, p in model.named_parameters()} == before
 
 
 def test_it_is_for_wide_plain_3x3_convolutions():
