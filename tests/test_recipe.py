@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segmodels.fcn import FCN
-from segmodels.recipe import Recipe, TrainingError, build_network, settled
+from segmodels.recipe import BEFORE, Recipe, TrainingError, build_network, settled
 from segmodels.segnet import SegNet
 from segmodels.unet import UNet
 
@@ -88,7 +88,9 @@ def test_the_one_cycle_schedule_is_torchs(total):
 
 
 def test_recipes_of_earlier_versions_mean_what_they_meant():
-    old = json.loads((CARDS / "unet-camvid" / "training.json").read_text())
+    record = json.loads((CARDS / "unet-camvid" / "training.json").read_text())
+    old = record[BEFORE]  # of the first stage, from before these options
+    assert not {"schedule", "ema", "degrade", "color_strength"} & set(old)
     recipe = Recipe(**old)
     assert (recipe.schedule, recipe.precision, recipe.color_strength) == ("poly", "bf16", 1.0)
     assert not any((recipe.ema, recipe.degrade, recipe.elastic, recipe.border_weight))
