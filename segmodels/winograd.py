@@ -121,14 +121,14 @@ class Winograd(nn.Module):
     outputs' spread. Its weights take four times the memory."""
 
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         self.padding = PADDINGS[layer.padding]
-        bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
+        bias = None if layer.bias is None else layer.bias.detach().clone()
         self.register_buffer("weight", _filters(layer.weight.detach().double()).float())
-        self.register_buffer("bias", bias.clone())
+        self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) float32 -> (N, out, H, W), or (N, out, H - 2, W - 2) without padding; in
@@ -150,7 +150,6 @@ class WinogradConv2d(nn.Conv2d):
             device="meta",
         )
         self.weight, self.bias = layer.weight, layer.bias
-        self.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Winograd.forward`."""
