@@ -1,4 +1,5 @@
-"""The loss: cross entropy, weighted by SegNet's class frequencies and U-Net's borders."""
+"""The loss: cross entropy, weighted by SegNet's class frequencies and U-Net's borders; the
+Lovász-softmax loss beside it."""
 
 import warnings
 from collections.abc import Sequence
@@ -99,6 +100,34 @@ def weighted_cross_entropy(
     of_pixels = _pixel_weights(target, weights, border)
     losses = cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")
     return (losses * of_pixels).sum() / of_pixels.sum()
+
+
+def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """() in [0, 1]: a convex extension of 1 - mean IoU to probabilities, over the classes that the
+    target holds and all pictures together (Berman, Rannen Triki and Blaschko, CVPR 2018, equations
+    8 and 11, https://arxiv.org/abs/1705.08790). Where every probability is 0 or 1 it is 1 - mean
+    IoU itself. Cross entropy, a mean over pixels, hardly sees a thin class; IoU counts all alike.
+    0 where all pixels are void.
+
+    logits: (N, num_classes, H, W) float. target: (N, H, W) int64.
+    """
+    known = target != IGNORE_INDEX
+    probabilities = logits.softmax(1).movedim(1, -1)[known]  # (pixels, num_classes)
+    target = target[known]
+    losses = [_lovasz(probabilities[:, c], target == c) for c in target.unique()]
+    return torch.stack(losses).mean() if losses else 0.0 * logits.sum()
+
+
+def _lovasz(probability: Tensor, is_class: Tensor) -> Tensor:
+    """() of one class: (pixels,) its probability, and whether it is there. The errors, largest
+    first, each times what 1 - intersection / union grows by once that pixel is wrong too
+    (Algorithm 1): one of the class leaves the intersection, another one joins the union."""
+    errors, order = (is_class.float() - probability).abs().sort(descending=True)
+    is_class = is_class[order]
+    intersection = is_class.sum() - is_class.cumsum(0)
+    union = is_class.sum() + (~is_class).cumsum(0)
+    growth = torch.where(is_class, 1.0, intersection / (union - 1)) / union
+    return (errors * growth).sum()
 
 
 def _pixel_weights(target: Tensor, weights: Tensor, border: Tensor | None) -> Tensor:

@@ -58,6 +58,19 @@ def gathered(items: Sequence[Item]) -> list[Item]:
     return [item for theirs in lists for item in theirs]
 
 
+def whole_batch(part: Tensor) -> Tensor:
+    """The parts, (n, ...), of all processes behind each other, of which only this one's passes on
+    gradients; `part` itself if there is one process."""
+    if not _are_several():
+        return part
+    counts = gathered([len(part)])
+    parts = list(part.new_zeros(sum(counts), *part.shape[1:]).split(counts))
+    parts[process_index()] = part.detach()
+    parts = list(summed(torch.cat(parts)).split(counts))
+    parts[process_index()] = part
+    return torch.cat(parts)
+
+
 def join_processes(device: str) -> str | torch.device:
     """Meet the processes that were launched together, and the device of this one; without such a
     launch, `device` as it is. They part when they end. A training's `accelerator_for` does the

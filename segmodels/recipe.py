@@ -57,6 +57,8 @@ class Recipe:
         pixels; see `augment.augment`.
     frozen: convolutions of the VGG16 encoder that stay as they are; 4 are its first two blocks.
     balance: exponent of the median-frequency class weights; 1 is SegNet's, 0 none.
+    lovasz: weight of the Lovász-softmax loss beside the cross entropy, see
+        `losses.lovasz_softmax`; 0: none.
     border_weight, border_sigma: w0 and sigma, in pixels, of U-Net's border weights, see
         `losses.border_weights`; the paper's are 10 and 5, border_weight 0 is none.
     stride, head_channels: of the FCN; base_channels: of the plain U-Net; variant: of the SegNet;
@@ -95,6 +97,7 @@ class Recipe:
     elastic: float = 0.0
     border_weight: float = 0.0
     border_sigma: float = 5.0
+    lovasz: float = 0.0
     start: str | None = None
 
     def __post_init__(self) -> None:
@@ -132,6 +135,7 @@ class Recipe:
             "elastic must be 0 or more": self.elastic >= 0,
             "border_weight must be 0 or more": self.border_weight >= 0,
             "border_sigma must be positive": self.border_sigma > 0,
+            "lovasz must be 0 or more": self.lovasz >= 0,
         }
         for rule, holds in checks.items():
             if not holds:

@@ -22,9 +22,9 @@ from .batches import AugmentedData, batch_order, batches_from, seed_of
 from .data import DataError, has_split
 from .evaluate import evaluate
 from .hub import SegmentationModel
-from .losses import class_weights, total_weight, weighted_cross_entropy
+from .losses import class_weights, lovasz_softmax, total_weight, weighted_cross_entropy
 from .prepare import save_multiplications
-from .processes import process_count, process_index, summed
+from .processes import process_count, process_index, summed, whole_batch
 from .recipe import Recipe, TrainingError, build_network
 from .segmenter import Segmenter, normalise
 from .survey import survey_splits
@@ -159,6 +159,10 @@ class Trainer:
         loss = weighted_cross_entropy(logits, target, self.class_weights, border)
         loss = share * loss if share else 0.0 * logits.sum()
         value = float(summed(loss.detach()))
+        if self.recipe.lovasz:  # of the whole batch, so that it is the same in every process
+            whole = lovasz_softmax(whole_batch(logits), whole_batch(target))
+            loss = loss + self.recipe.lovasz * whole
+            value += self.recipe.lovasz * float(whole.detach())
         self._check_finite("loss", value)
         scaler = self.accelerator.scaler  # of fp16; it leaves out steps that overflow
         if scaler is None:

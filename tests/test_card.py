@@ -59,7 +59,13 @@ def test_the_text_holds_the_figures_and_the_command(folder):
 
 
 def test_the_cards_command_is_one_that_the_command_line_takes(folder, tmp_path, capsys):
-    new = {"schedule": "onecycle", "ema": 0.999, "elastic": 10.0, "border_weight": 10.0}
+    new = {
+        "schedule": "onecycle",
+        "ema": 0.999,
+        "elastic": 10.0,
+        "border_weight": 10.0,
+        "lovasz": 1.0,
+    }
     (folder / "training.json").write_text(json.dumps({**TRAINING, **new}))
     text = write_card(folder).read_text()
     command = text.split("```bash\nsegmodels ")[1].split("```")[0].replace("\\\n", "").split()

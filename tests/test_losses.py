@@ -3,10 +3,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from segmodels import metrics
 from segmodels.losses import (
     background_of,
     border_weights,
     class_weights,
+    lovasz_softmax,
     total_weight,
     weighted_cross_entropy,
 )
@@ -142,3 +144,67 @@ def test_parts_of_a_batch_weigh_as_much_as_their_pixels(batch):
     shares = [total_weight(*part[1:]) / whole for part in parts]
     mean = sum(s * weighted_cross_entropy(*part) for s, part in zip(shares, parts, strict=True))
     assert float(mean) == pytest.approx(float(weighted_cross_entropy(*batch)), rel=1e-6)
+
+
+# ---- Lovász-softmax ----
+
+
+def naive_lovasz(probabilities, target):
+    """Equations 8 and 9 with sets of pixels: probabilities (pixels, C), target (pixels,)."""
+    losses = []
+    for class_id in sorted(set(target)):
+        true = {i for i, t in enumerate(target) if t == class_id}
+        errors = [abs((i in true) - p[class_id]) for i, p in enumerate(probabilities)]
+
+        def jaccard_loss(wrong, true=true):
+            return 1 - len(true - wrong) / len(true | wrong)
+
+        wrong, loss = set(), 0.0
+        for pixel in sorted(range(len(target)), key=lambda i: -errors[i]):
+            before = jaccard_loss(wrong)
+            wrong.add(pixel)
+            loss += errors[pixel] * (jaccard_loss(wrong) - before)
+        losses.append(loss)
+    return sum(losses) / len(losses)
+
+
+def test_lovasz_softmax_is_the_naive_one(batch):
+    logits, target = batch[:2]
+    known = target != 255
+    probabilities = logits.double().softmax(1).movedim(1, -1)[known]
+    expected = naive_lovasz(probabilities.tolist(), target[known].tolist())
+    assert float(lovasz_softmax(logits, target)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_lovasz_softmax_by_hand():
+    # Two pixels of class 0 at 3/4 and 1/4, one of class 1, at 1/2. Class 0: errors 3/4, 1/2, 1/4.
+    # The first misses one of two pixels, 1/2; the second is another's, 1 - 1/3, 1/6 more; then all
+    # are wrong, 1/3 more: 3/4 1/2 + 1/2 1/6 + 1/4 1/3 = 13/24. Class 1: its own pixel's error is
+    # 1/2, the others' 3/4 and 1/4; 1 - 1/2, then all is lost, 1/2 more: 3/4 1/2 + 1/2 1/2 = 15/24.
+    probability = torch.tensor([[3 / 4, 1 / 4, 1 / 2]])
+    logits = torch.stack([probability, 1 - probability], 1).log()[..., None]
+    loss = lovasz_softmax(logits, torch.tensor([[[0], [0], [1]]]))
+    assert float(loss) == pytest.approx((13 / 24 + 15 / 24) / 2)
+
+
+def test_of_certain_answers_lovasz_softmax_is_one_less_mean_iou(batch):
+    logits, target = batch[:2]
+    certain = 100 * torch.nn.functional.one_hot(logits.argmax(1)).movedim(-1, 1).float()
+    matrix = metrics.confusion_matrix(
+        target.numpy().astype(np.uint8), logits.argmax(1).numpy().astype(np.uint8), 3
+    )
+    expected = 1 - metrics.mean_iou(matrix)
+    assert float(lovasz_softmax(certain, target)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_gradient_of_lovasz_softmax_is_that_of_finite_differences(batch):
+    logits, target = batch[0].double().requires_grad_(), batch[1]
+    assert torch.autograd.gradcheck(lambda values: lovasz_softmax(values, target), logits)
+
+
+def test_where_all_is_void_lovasz_softmax_is_nothing(batch):
+    logits = batch[0].requires_grad_()
+    loss = lovasz_softmax(logits, torch.full((2, 4, 5), 255))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()

@@ -14,7 +14,14 @@ from PIL import Image
 
 from segmodels import UNet
 from segmodels.cli import main
-from segmodels.processes import ProcessError, accelerator_for, gathered, process_count, summed
+from segmodels.processes import (
+    ProcessError,
+    accelerator_for,
+    gathered,
+    process_count,
+    summed,
+    whole_batch,
+)
 from segmodels.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -29,11 +36,12 @@ evaluate = ["evaluate", "--model", model, "--data", data, "--json", figures, "--
 train = ["train", "unet", "--data", data, "--out", f"{out}/net", "--device", "cpu",
          "--epochs", "3", "--batch-size", "3", "--crop", "32", "32", "--base-channels", "2",
          "--warmup-steps", "2", "--decoder-lr", "0.001", "--precision", "fp32",
-         "--border-weight", "3", "--balance", "1", "--validate-every", "1", "--ema", "0.5"]
+         "--border-weight", "3", "--lovasz", "0.5", "--balance", "1",
+         "--validate-every", "1", "--ema", "0.5"]
 sys.exit(main([*evaluate, "--precision", "fp32"]) or main(train))
 """
 OPTIONS = {"batch_size": 3, "precision": "fp32", "border_weight": 3.0, "balance": 1.0, "ema": 0.5}
-OPTIONS["decoder_lr"] = 0.001
+OPTIONS |= {"decoder_lr": 0.001, "lovasz": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +118,7 @@ def test_only_one_of_two_processes_prints(two_processes):
 def test_alone_sums_and_lists_are_ones_own():
     values = torch.arange(3)
     assert summed(values) is values
+    assert whole_batch(values) is values
     assert gathered((1, 2)) == [1, 2]
     assert process_count() == 1
 

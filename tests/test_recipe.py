@@ -34,6 +34,7 @@ CARDS = Path(__file__).parent.parent / "weights_card"
         ({"elastic": -1}, "elastic must be 0 or more, got -1"),
         ({"border_weight": -1}, "border_weight must be 0 or more, got -1"),
         ({"border_sigma": 0}, "border_sigma must be positive, got 0"),
+        ({"lovasz": -1}, "lovasz must be 0 or more, got -1"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(options, message):
@@ -93,7 +94,8 @@ def test_recipes_of_earlier_versions_mean_what_they_meant():
     assert not {"schedule", "ema", "degrade", "color_strength"} & set(old)
     recipe = Recipe(**old)
     assert (recipe.schedule, recipe.precision, recipe.color_strength) == ("poly", "bf16", 1.0)
-    assert not any((recipe.ema, recipe.degrade, recipe.elastic, recipe.border_weight))
+    absent = (recipe.ema, recipe.degrade, recipe.elastic, recipe.border_weight, recipe.lovasz)
+    assert not any(absent)
 
 
 def test_networks_are_built_as_the_recipe_says():

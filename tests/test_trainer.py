@@ -9,6 +9,7 @@ from torch import nn
 from segmodels.batch_norms import recompute
 from segmodels.batches import batch_order
 from segmodels.data import DataError, open_data
+from segmodels.losses import lovasz_softmax
 from segmodels.recipe import Recipe, TrainingError
 from segmodels.vgg16 import LAYERS, encoder_layers
 from segmodels.winograd import WinogradConv2d
@@ -184,6 +185,16 @@ def test_border_weights_change_the_loss(camvid):
     own, bordered = plain.take_step(pixels, target), weighted.take_step(pixels, target, border)
     assert np.isfinite(bordered)
     assert bordered != own
+
+
+def test_lovasz_softmax_is_added_to_the_loss(camvid):
+    plain, both = tiny_trainer(camvid), tiny_trainer(camvid, lovasz=2.0)
+    pixels, target = next(both.batches(0))
+    with torch.no_grad():
+        both.model.train()
+        logits = both.model(both._normalised(pixels))
+    expected = plain.take_step(pixels, target) + 2 * float(lovasz_softmax(logits, target))
+    assert both.take_step(pixels, target) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_moving_average_is_the_formulas(camvid):

@@ -41,6 +41,9 @@ def add(commands: Commands) -> None:
     command.add_argument("--border-weight", type=float, help="U-Net's w0, 10 in its paper; 0: none")
     command.add_argument("--border-sigma", type=float, help="U-Net's sigma, pixels")
     command.add_argument(
+        "--lovasz", type=float, help="weight of the Lovász-softmax loss, 1 for example; 0: none"
+    )
+    command.add_argument(
         "--elastic", type=float, help="U-Net's deformation, pixels, 10 in its paper"
     )
     command.add_argument("--color-strength", type=float, help="of changes of colour, 0 to 2.5")
