@@ -9,14 +9,17 @@ parameter like the others; the paper keeps it at bilinear interpolation, and so 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, relu
+from torch.nn import functional
+from torch.nn.functional import conv_transpose2d
 
 from .checks import checked_bool, checked_choice, checked_int, checked_rate
 from .hub import SegmentationModel
 
+relu = partial(functional.relu, inplace=True)  # as in the authors' nets
 MAX_HEAD_CHANNELS = 8192  # twice VGG16's
 
 

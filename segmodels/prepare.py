@@ -3,7 +3,6 @@
 import copy
 import math
 import time
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .hub import SegmentationModel
 from .segnet import SegNet
-from .winograd import Winograd, pays
+from .winograd import Winograd, WinogradConv2d, pays
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -76,12 +75,11 @@ def fold_batch_norms(network: nn.Module) -> None:
             convolution = layer if isinstance(layer, nn.Conv2d) else None
 
 
-def save_multiplications(network: nn.Module, kind: Callable[[nn.Conv2d], nn.Module]) -> None:
-    """Put `kind`, `Winograd` or `WinogradConv2d`, in the place of every convolution for which it
-    pays."""
+def save_multiplications(network: nn.Module, kind: type[Winograd] | type[WinogradConv2d]) -> None:
+    """Put a `kind` in the place of every convolution for which it pays."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Conv2d) and pays(layer):
+            if isinstance(layer, nn.Conv2d) and pays(layer, kind.least):
                 parent._modules[name] = kind(layer)
 
 

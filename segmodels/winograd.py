@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-MIN_CHANNELS = 128  # with fewer, the transforms cost what the products save
+MIN_CHANNELS = 64  # with fewer, the transforms cost more than the products save
 TILES = 128  # computed at once: what they expand to stays near the cache
 PADDINGS: dict[Any, int] = {(0, 0): 0, "valid": 0, (1, 1): 1, "same": 1}  # as Conv2d has them
 
@@ -87,18 +87,21 @@ class _Tiles:
 
     def convolved(self, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
         """(N, in, H, W) -> (N, out, height, width)."""
-        x, outputs = x.permute(0, 2, 3, 1), filters.shape[2]
-        found = x.new_empty(len(x), 4 * self.down, 4 * self.across, outputs)
+        outputs, layout = filters.shape[2], torch.channels_last
+        shape = len(x), outputs, 4 * self.down, 4 * self.across
+        found = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        x, rows = x.permute(0, 2, 3, 1), found.permute(0, 2, 3, 1)
         zero = x.new_zeros(1) if bias is None else bias
         for pictures, top, end in self.parts(len(x)):
             products = torch.bmm(self.expanded(x[pictures], top, end), filters)
-            out = found[pictures, 4 * top : 4 * end].view(-1, end - top, 4, self.across, 4, outputs)
+            out = rows[pictures, 4 * top : 4 * end].view(-1, end - top, 4, self.across, 4, outputs)
             sums = (self.inverse @ products.view(36, -1)).view(
                 4, 4, len(out), end - top, self.across, outputs
             )
             torch.add(sums.permute(2, 3, 0, 4, 1, 5), zero, out=out)
-        inside = found[:, : self.height, : self.width].permute(0, 3, 1, 2)
-        return inside.contiguous(memory_format=torch.channels_last)
+        if (self.height, self.width) == found.shape[2:]:
+            return found
+        return found[..., : self.height, : self.width].contiguous(memory_format=layout)
 
     def kernel_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
         """(N, in, H, W) and of the sums (N, out, height, width) -> (out, in, 3, 3)."""
@@ -120,6 +123,7 @@ class Winograd(nn.Module):
     """A convolution of `pays`, for inference: the same sums in another order, within 1e-4 of the
     outputs' spread. Its weights take four times the memory."""
 
+    least = 64 * 128  # channels in times channels out from which it saves time
     weight: Tensor
     bias: Tensor | None
 
@@ -139,6 +143,8 @@ class Winograd(nn.Module):
 class WinogradConv2d(nn.Conv2d):
     """A convolution of `pays`, for training: the parameters of `layer`, its gradients by as few
     multiplications as its sums."""
+
+    least = 64 * 64  # of `Winograd`; direct gradients lag behind direct sums
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(
@@ -179,12 +185,14 @@ class _Convolution(torch.autograd.Function):
         return of_x, of_weight, of_bias, None
 
 
-def pays(layer: nn.Module) -> bool:
-    """Whether the layer is a convolution that this way is faster for."""
+def pays(layer: nn.Module, least: int) -> bool:
+    """Whether the layer is a convolution that this way is faster for. least: pairs of an input and
+    an output channel that it must have."""
     return (
         isinstance(layer, nn.Conv2d)
         and (layer.kernel_size, layer.stride, layer.dilation) == ((3, 3), (1, 1), (1, 1))
         and layer.padding in PADDINGS
         and (layer.groups, layer.padding_mode) == (1, "zeros")
         and min(layer.in_channels, layer.out_channels) >= MIN_CHANNELS
+        and layer.in_channels * layer.out_channels >= least
     )

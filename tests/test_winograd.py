@@ -1,6 +1,7 @@
 """Convolutions with fewer multiplications: the same sums."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -68,6 +69,14 @@ def test_what_needs_no_gradient_gets_none():
     torch.testing.assert_close(fast.bias.grad, torch.full((7,), 64.0))
 
 
+@pytest.mark.parametrize("size", [(8, 12), (7, 9)])  # whole tiles, and parts of them
+def test_in_training_what_it_returns_may_be_changed_in_place(size):
+    direct, x = layer(), torch.randn(1, 5, *size)
+    expected = torch.autograd.grad(direct(x).relu().sum(), direct.weight)
+    found = torch.autograd.grad(winograd.WinogradConv2d(direct)(x).relu_().sum(), direct.weight)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_in_training_the_parameters_stay_where_and_what_they_were():
     model = UNet(class_names=["a", "b"], base_channels=32)
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
@@ -78,10 +87,12 @@ def test_in_training_the_parameters_stay_where_and_what_they_were():
 
 def test_it_is_for_wide_plain_3x3_convolutions():
     wide = (winograd.MIN_CHANNELS, winograd.MIN_CHANNELS)
-    assert winograd.pays(layer(wide))
-    assert winograd.pays(layer(wide, padding="same"))
+    least = math.prod(wide)
+    assert winograd.pays(layer(wide), least)
+    assert winograd.pays(layer(wide, padding="same"), least)
     for other in (
         layer((winograd.MIN_CHANNELS - 1, winograd.MIN_CHANNELS)),
+        layer((winograd.MIN_CHANNELS - 1, 2 * winograd.MIN_CHANNELS)),
         layer(wide, kernel=1),
         layer(wide, stride=2),
         layer(wide, padding=2),
@@ -91,7 +102,8 @@ def test_it_is_for_wide_plain_3x3_convolutions():
         nn.ConvTranspose2d(*wide, 3, padding=1),
         nn.Identity(),
     ):
-        assert not winograd.pays(other)
+        assert not winograd.pays(other, least)
+    assert not winograd.pays(layer(wide), least + 1)
 
 
 @pytest.mark.parametrize("kind", ["padded unet", "valid unet", "segnet"])
