@@ -112,22 +112,21 @@ def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
     logits: (N, num_classes, H, W) float. target: (N, H, W) int64.
     """
     known = target != IGNORE_INDEX
-    probabilities = logits.softmax(1).movedim(1, -1)[known]  # (pixels, num_classes)
     target = target[known]
-    losses = [_lovasz(probabilities[:, c], target == c) for c in target.unique()]
-    return torch.stack(losses).mean() if losses else 0.0 * logits.sum()
-
-
-def _lovasz(probability: Tensor, is_class: Tensor) -> Tensor:
-    """() of one class: (pixels,) its probability, and whether it is there. The errors, largest
-    first, each times what 1 - intersection / union grows by once that pixel is wrong too
-    (Algorithm 1): one of the class leaves the intersection, another one joins the union."""
-    errors, order = (is_class.float() - probability).abs().sort(descending=True)
-    is_class = is_class[order]
-    intersection = is_class.sum() - is_class.cumsum(0)
-    union = is_class.sum() + (~is_class).cumsum(0)
+    classes = target.unique()[:, None]
+    if not len(classes):
+        return 0.0 * logits.sum()
+    probabilities = logits.softmax(1).movedim(1, 0)[:, known]  # (num_classes, pixels)
+    is_class = target == classes  # (classes, pixels)
+    errors = (is_class.float() - probabilities[classes[:, 0]]).abs()
+    # Algorithm 1: the errors, largest first, each times what 1 - intersection / union grows by once
+    # that pixel is wrong too: one of the class leaves the intersection, another joins the union.
+    errors, order = errors.sort(dim=1, descending=True)
+    is_class = is_class.gather(1, order)
+    size = is_class.sum(1, keepdim=True)
+    intersection, union = size - is_class.cumsum(1), size + (~is_class).cumsum(1)
     growth = torch.where(is_class, 1.0, intersection / (union - 1)) / union
-    return (errors * growth).sum()
+    return (errors * growth).sum(1).mean()
 
 
 def _pixel_weights(target: Tensor, weights: Tensor, border: Tensor | None) -> Tensor:
