@@ -26,6 +26,7 @@ from . import metrics
 from .data import SegmentationData
 from .hub import SegmentationModel
 from .pictures import read_image
+from .prepare import bf16_pays
 from .segmentation import Segmentation
 from .segmenter import Segmenter
 from .upsample import FullSize
@@ -134,13 +135,15 @@ def convolutions_alone(calls: Sequence[Call], dtype: torch.dtype, layout: Any) -
 
 def fastest_arithmetic(model: nn.Module, device: torch.device) -> tuple[torch.dtype, Any]:
     """The dtype and memory layout in which this machine computes the model's convolutions
-    fastest, of those measured on a picture of the size PROBE."""
+    fastest, of those measured on a picture of the size PROBE; on a CPU bfloat16 only if it pays:
+    without the instructions it takes minutes a network."""
+    on_cpu = device.type == "cpu"
+    half = [torch.bfloat16] * bf16_pays() if on_cpu else [torch.bfloat16, torch.float16]
     calls = convolutions(model, (1, _channels(model), *PROBE))
-    dtypes = [torch.float32, torch.bfloat16, *([torch.float16] if device.type != "cpu" else [])]
     layouts = [torch.contiguous_format, torch.channels_last]
     works: dict[Any, Work] = {
         (dtype, layout): convolutions_alone(calls, dtype, layout)
-        for dtype in dtypes
+        for dtype in (torch.float32, *half)
         for layout in layouts
     }
     with torch.inference_mode():

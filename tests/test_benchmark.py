@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -89,6 +90,23 @@ def test_forwards_compare_the_three_ways(folder, small):
         assert row["over_plain"] == median["segmenter"] / median["plain"]
         assert row["over_floor"] == median["segmenter"] / median["floor"]
         assert row["floor_in"].split(", ")[0] in ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_floor_is_looked_for_in_bf16_where_that_pays(pays, small, monkeypatch):
+    monkeypatch.setattr(benchmark, "bf16_pays", lambda: pays)
+    tried = []
+
+    def work(calls, dtype, layout):
+        tried.append((dtype, layout))
+        return lambda: time.sleep(0.001 if tried[-1] == (dtype, layout) else 0.01)
+
+    monkeypatch.setattr(benchmark, "convolutions_alone", work)
+    model = UNet(class_names=CLASS_NAMES, base_channels=2)
+    assert benchmark.fastest_arithmetic(model, CPU) == tried[-1]
+    layouts = [torch.contiguous_format, torch.channels_last]
+    dtypes = [torch.float32, torch.bfloat16] if pays else [torch.float32]
+    assert tried == [(dtype, layout) for dtype in dtypes for layout in layouts]
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
