@@ -9,17 +9,14 @@ parameter like the others; the paper keeps it at bilinear interpolation, and so 
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor, nn, relu_  # in place, as in the authors' nets
 from torch.nn.functional import conv_transpose2d
 
 from .checks import checked_bool, checked_choice, checked_int, checked_rate
 from .hub import SegmentationModel
 
-relu = partial(functional.relu, inplace=True)  # as in the authors' nets
 MAX_HEAD_CHANNELS = 8192  # twice VGG16's
 
 
@@ -123,27 +120,27 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
         upsampled bilinearly, as the paper's last deconvolution."""
         if stride not in (32, 16, 8) or stride < self.stride:
             raise ValueError(f"stride must be 32, 16 or 8, at least {self.stride}; got {stride}")
-        x = relu(self.conv1_1(pixels))
-        x = relu(self.conv1_2(x))
+        x = relu_(self.conv1_1(pixels))
+        x = relu_(self.conv1_2(x))
         x = self.pool(x)  # 1/2
-        x = relu(self.conv2_1(x))
-        x = relu(self.conv2_2(x))
+        x = relu_(self.conv2_1(x))
+        x = relu_(self.conv2_2(x))
         x = self.pool(x)  # 1/4
-        x = relu(self.conv3_1(x))
-        x = relu(self.conv3_2(x))
-        x = relu(self.conv3_3(x))
+        x = relu_(self.conv3_1(x))
+        x = relu_(self.conv3_2(x))
+        x = relu_(self.conv3_3(x))
         pool3 = self.pool(x)  # 1/8
-        x = relu(self.conv4_1(pool3))
-        x = relu(self.conv4_2(x))
-        x = relu(self.conv4_3(x))
+        x = relu_(self.conv4_1(pool3))
+        x = relu_(self.conv4_2(x))
+        x = relu_(self.conv4_3(x))
         pool4 = self.pool(x)  # 1/16
-        x = relu(self.conv5_1(pool4))
-        x = relu(self.conv5_2(x))
-        x = relu(self.conv5_3(x))
+        x = relu_(self.conv5_1(pool4))
+        x = relu_(self.conv5_2(x))
+        x = relu_(self.conv5_3(x))
         x = self.pool(x)  # 1/32
 
-        x = self.drop(relu(self.fc6(x)))
-        x = self.drop(relu(self.fc7(x)))
+        x = self.drop(relu_(self.fc6(x)))
+        x = self.drop(relu_(self.fc7(x)))
         score = self.score_fr(x)  # 1/32, num_classes
         margin = 3 - self.fc6_padding
         if stride == 32:
