@@ -131,7 +131,7 @@ class Winograd(nn.Module):
         super().__init__()
         self.padding = PADDINGS[layer.padding]
         bias = None if layer.bias is None else layer.bias.detach().clone()
-        self.register_buffer("weight", _filters(layer.weight.detach().double()).float())
+        self.register_buffer("weight", _filters(layer.weight.detach()))
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
