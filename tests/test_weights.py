@@ -43,7 +43,7 @@ def answer(network):
 
 @pytest.fixture(scope="module")
 def result(answer):
-    return answer(STREET, "fp32")
+    return answer(STREET, "auto")
 
 
 @pytest.mark.parametrize("name", REGIONS)
