@@ -2,7 +2,7 @@
 Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3, whose words the
 names are: a tile of 6 x 6 pixels d gives 4 x 4 sums, inverse(filter(g) * data(d))."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,14 +14,8 @@ MIN_CHANNELS = 64  # with fewer, the transforms cost more than the products save
 TILES = 128  # computed at once: what they expand to stays near the cache
 PADDINGS: dict[Any, int] = {(0, 0): 0, "valid": 0, (1, 1): 1, "same": 1}  # as Conv2d has them
 
-
-def _of_two_dimensions(matrix: Sequence[Sequence[float]]) -> Tensor:
-    one = torch.tensor(matrix, dtype=torch.float64)
-    return torch.kron(one, one)
-
-
 # Of one dimension: data (6 -> 6), filter (3 -> 6) and inverse transform (6 -> 4).
-_DATA = _of_two_dimensions(
+_DATA = torch.tensor(
     [
         [4, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
@@ -29,9 +23,10 @@ _DATA = _of_two_dimensions(
         [0, -2, -1, 2, 1, 0],
         [0, 2, -1, -2, 1, 0],
         [0, 4, 0, -5, 0, 1],
-    ]
+    ],
+    dtype=torch.float64,
 )
-_FILTER = _of_two_dimensions(
+_FILTER = torch.tensor(
     [
         [1 / 4, 0, 0],
         [-1 / 6, -1 / 6, -1 / 6],
@@ -39,23 +34,34 @@ _FILTER = _of_two_dimensions(
         [1 / 24, 1 / 12, 1 / 6],
         [1 / 24, -1 / 12, 1 / 6],
         [0, 0, 1],
-    ]
+    ],
+    dtype=torch.float64,
 )
-_INVERSE = _of_two_dimensions(
+_INVERSE = torch.tensor(
     [
         [1, 1, 1, 1, 1, 0],
         [0, 1, -1, 2, -2, 0],
         [0, 1, 1, 4, 4, 0],
         [0, 1, -1, 8, -8, 1],
-    ]
+    ],
+    dtype=torch.float64,
 )
+
+
+def _of_both_sides(matrix: Tensor, x: Tensor) -> Tensor:
+    """(k, k, ...) or (k * k, ...) -> (m * m, n): the transform (m, k) of the rows and the columns
+    of k x k values, which change places: transformed once more they are back in theirs."""
+    new, old = matrix.shape
+    of_columns = torch.bmm(matrix.expand(old, new, old), x.reshape(old, old, -1))
+    of_rows = torch.bmm(matrix.expand(new, new, old), of_columns.transpose(0, 1))
+    return of_rows.view(new * new, -1)
 
 
 def _filters(kernels: Tensor) -> Tensor:
     """(out, in, 3, 3) -> (36, in, out)."""
     outputs, inputs = kernels.shape[:2]
-    flat = kernels.permute(2, 3, 1, 0).reshape(9, -1)
-    return (_FILTER.to(flat) @ flat).view(36, inputs, outputs)
+    found = _of_both_sides(_FILTER.to(kernels), kernels.permute(2, 3, 1, 0))
+    return found.view(36, inputs, outputs)
 
 
 class _Tiles:
@@ -65,8 +71,7 @@ class _Tiles:
         self.padding = padding
         self.height, self.width = (side + 2 * padding - 2 for side in x.shape[2:])
         self.down, self.across = -(-self.height // 4), -(-self.width // 4)
-        self.data = _DATA.to(x)  # (36, 36)
-        self.inverse = _INVERSE.to(x)  # (16, 36)
+        self.data, self.inverse = _DATA.to(x), _INVERSE.to(x)
 
     def parts(self, count: int) -> Iterator[tuple[slice, int, int]]:
         """(pictures, first and last row of tiles) of `count` pictures, about TILES tiles each."""
@@ -83,7 +88,7 @@ class _Tiles:
         zeros = (0, 0, self.padding, right, max(0, -first), max(0, last - x.shape[1]))
         pixels = pad(x[:, max(0, first) : last], zeros)
         tiles = pixels.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
-        return (self.data @ tiles.reshape(36, -1)).view(36, -1, x.shape[3])
+        return _of_both_sides(self.data, tiles).view(36, -1, x.shape[3])
 
     def convolved(self, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
         """(N, in, H, W) -> (N, out, height, width)."""
@@ -95,7 +100,7 @@ class _Tiles:
         for pictures, top, end in self.parts(len(x)):
             products = torch.bmm(self.expanded(x[pictures], top, end), filters)
             out = rows[pictures, 4 * top : 4 * end].view(-1, end - top, 4, self.across, 4, outputs)
-            sums = (self.inverse @ products.view(36, -1)).view(
+            sums = _of_both_sides(self.inverse, products).view(
                 4, 4, len(out), end - top, self.across, outputs
             )
             torch.add(sums.permute(2, 3, 0, 4, 1, 5), zero, out=out)
@@ -113,9 +118,9 @@ class _Tiles:
             data = self.expanded(x[pictures], top, end)
             sums = whole[pictures, 4 * top : 4 * end]
             sums = sums.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(2, 4, 0, 1, 3, 5)
-            products = (self.inverse.T @ sums.reshape(16, -1)).view(36, -1, outputs)
+            products = _of_both_sides(self.inverse.T, sums).view(36, -1, outputs)
             found.baddbmm_(data.transpose(1, 2), products)
-        kernels = _FILTER.to(x).T @ found.view(36, -1)
+        kernels = _of_both_sides(_FILTER.to(x).T, found)
         return kernels.view(3, 3, x.shape[3], outputs).permute(3, 2, 0, 1)
 
 
