@@ -153,7 +153,6 @@ def test_importing_the_package_loads_neither_gradio_nor_training_libraries():
     loaded = loaded_with("segmodels")
     assert {"segmodels", "torch"} <= loaded
     assert not loaded & {"gradio", "kornia", "scipy", "sklearn", "accelerate", "app"}
-    assert not loaded & {"gradio", "kornia", "scipy", "sklearn", "accelerate", "app"}
 
 
 def test_the_page_needs_no_library_of_an_extra():
