@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         message = "interrupted"
     except OSError as error:
-        message = f"{error.filename or 'a file'}: {error.strerror or error}"
+        file = f"{error.filename}: " if error.filename else ""  # not every one is of a file
+        message = f"{file}{error.strerror or error}"
     print(f"segmodels: {message}", file=sys.stderr)
     return 1
 

@@ -12,8 +12,12 @@ APP = Path(__file__).resolve().parents[2] / "app.py"
 
 def add(commands: Commands) -> None:
     command = commands.add_parser("demo", help="the page that compares the networks")
-    command.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for every interface")
-    command.add_argument("--port", type=int, default=7860)
+    command.add_argument(
+        "--host", help="0.0.0.0 for every interface; default: GRADIO_SERVER_NAME or 127.0.0.1"
+    )
+    command.add_argument(
+        "--port", type=int, help="default: GRADIO_SERVER_PORT, or the first free one from 7860 on"
+    )
     command.set_defaults(run=run)
 
 
