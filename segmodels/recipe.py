@@ -48,6 +48,11 @@ class Recipe:
         that of `start`.
     encoder_lr, decoder_lr: peak learning rates of AdamW, the first for a VGG16 encoder that has
         learnt before, by `vgg16` or `start`. None: the network's own, see LEARNING_RATES.
+    skip_rates: factors on `decoder_lr` for FCN's score_pool4 and score_pool3, where its skips are
+        scaled (`FCN.at_once`). Adam's steps do not grow with what a layer sees, as SGD's do, and
+        after the scaling score_pool4 sees values of 3.4 and score_pool3 of 0.07 (root mean square
+        over CamVid), score_fr of 11: at one rate for all the finest skip would learn next to
+        nothing.
     schedule: of the learning rates, see `learning_rate_factor`; warmup_steps: of "poly".
     ema: decay of the exponential moving average of the weights, which is then what is measured and
         kept; 0: none.
@@ -79,6 +84,7 @@ class Recipe:
     working_size: int | None = None
     encoder_lr: float | None = None
     decoder_lr: float | None = None
+    skip_rates: tuple[float, float] = (3.0, 100.0)
     weight_decay: float = 1e-4
     warmup_steps: int = 50
     frozen: int = 4
@@ -103,6 +109,7 @@ class Recipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", tuple(self.crop))  # a list, from JSON or a command line
         object.__setattr__(self, "zoom", tuple(self.zoom))
+        object.__setattr__(self, "skip_rates", tuple(self.skip_rates))
         encoder_lr, decoder_lr = LEARNING_RATES.get(self.network, (None, None))
         object.__setattr__(self, "encoder_lr", self.encoder_lr or encoder_lr)
         object.__setattr__(self, "decoder_lr", self.decoder_lr or decoder_lr)
@@ -126,6 +133,9 @@ class Recipe:
             "frozen must be from 0 to 13": 0 <= self.frozen <= 13,
             "encoder_lr must be positive": (self.encoder_lr or 0) > 0,
             "decoder_lr must be positive": (self.decoder_lr or 0) > 0,
+            "skip_rates must be (of pool4, of pool3), both positive": (
+                len(self.skip_rates) == 2 and min(self.skip_rates) > 0
+            ),
             "seed must be 0 or more": self.seed >= 0,
             f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
             "ema must be at least 0 and less than 1": 0 <= self.ema < 1,
@@ -155,7 +165,8 @@ class Recipe:
 
     def published(self) -> dict[str, Any]:
         """The recipe as JSON-able values, without the folders of the machine that it ran on."""
-        names = {"data": Path(self.data).resolve().name, "crop": [*self.crop], "zoom": [*self.zoom]}
+        pairs = {key: [*getattr(self, key)] for key in ("crop", "zoom", "skip_rates")}
+        names = {"data": Path(self.data).resolve().name} | pairs
         for key, source in (("vgg16", self.vgg16), ("start", self.start)):
             if source and Path(source).exists():
                 names[key] = Path(source).resolve().name

@@ -21,6 +21,7 @@ from .batch_norms import batch_norms, recompute, synchronise
 from .batches import AugmentedData, batch_order, batches_from, seed_of
 from .data import DataError, has_split
 from .evaluate import evaluate
+from .fcn import FCN
 from .hub import SegmentationModel
 from .losses import class_weights, lovasz_softmax, total_weight, weighted_cross_entropy
 from .prepare import save_multiplications
@@ -91,20 +92,30 @@ class Trainer:
             )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        encoder = {p for layer in self.encoder for p in layer.parameters()}
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        rates = self._peak_rates()
         for parameter in self.model.parameters():
             if parameter.requires_grad:
-                groups.setdefault((parameter in encoder, parameter.ndim > 1), []).append(parameter)
-        recipe = self.recipe
+                groups.setdefault((rates[parameter], parameter.ndim > 1), []).append(parameter)
         return [
             {
                 "params": parameters,
-                "peak_lr": recipe.encoder_lr if in_encoder else recipe.decoder_lr,
-                "weight_decay": recipe.weight_decay if is_weight else 0.0,
+                "peak_lr": rate,
+                "weight_decay": self.recipe.weight_decay if is_weight else 0.0,
             }
-            for (in_encoder, is_weight), parameters in groups.items()
+            for (rate, is_weight), parameters in groups.items()
         ]
+
+    def _peak_rates(self) -> dict[nn.Parameter, float]:
+        recipe, model = self.recipe, self.model
+        encoder_lr, decoder_lr = cast(float, recipe.encoder_lr), cast(float, recipe.decoder_lr)
+        rates = dict.fromkeys(model.parameters(), decoder_lr)
+        rates |= {p: encoder_lr for layer in self.encoder for p in layer.parameters()}
+        if isinstance(model, FCN) and model.at_once:
+            for name, factor in zip(("score_pool4", "score_pool3"), recipe.skip_rates, strict=True):
+                if hasattr(model, name):  # an FCN-32s has none
+                    rates[getattr(model, name).weight] = factor * decoder_lr
+        return rates
 
     def _first_pictures(self) -> Tensor:
         """Crops of 16 pictures spread over the training set, (16, 3, h, w) in [0, 1]."""

@@ -25,6 +25,7 @@ CARDS = Path(__file__).parent.parent / "weights_card"
         ({"zoom": (2.0, 1.0)}, r"zoom must be \(from, to\) with 0 < from <= to"),
         ({"working_size": 1}, "working_size must be None or at least 2"),
         ({"frozen": 14}, "frozen must be from 0 to 13"),
+        ({"skip_rates": (1, 0)}, r"skip_rates must be \(of pool4, of pool3\), both positive, got"),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"schedule": "step"}, "schedule must be one of poly, onecycle, got 'step'"),
         ({"ema": 1.0}, "ema must be at least 0 and less than 1, got 1.0"),
@@ -43,8 +44,8 @@ def test_a_value_that_cannot_be_is_refused(options, message):
 
 
 def test_lists_do_for_tuples():
-    recipe = Recipe("unet", "d", crop=[64, 80], zoom=[1, 2])
-    assert recipe == Recipe("unet", "d", crop=(64, 80), zoom=(1, 2))
+    recipe = Recipe("fcn", "d", crop=[64, 80], zoom=[1, 2], skip_rates=[3, 4])
+    assert recipe == Recipe("fcn", "d", crop=(64, 80), zoom=(1, 2), skip_rates=(3, 4))
 
 
 def test_what_is_published_names_no_folder_of_the_machine(tmp_path):
@@ -97,6 +98,15 @@ def test_recipes_of_earlier_versions_mean_what_they_meant():
     assert (recipe.schedule, recipe.precision, recipe.color_strength) == ("poly", "bf16", 1.0)
     absent = (recipe.ema, recipe.degrade, recipe.elastic, recipe.border_weight, recipe.lovasz)
     assert not any(absent)
+
+
+@pytest.mark.parametrize("name", ["fcn-camvid", "fcn-msrc"])
+def test_records_of_fcns_say_at_which_rates_their_skips_learnt(name):
+    record = json.loads((CARDS / name / "training.json").read_text())
+    while BEFORE in record:
+        assert "skip_rates" in record
+        record = record[BEFORE]
+    assert record["skip_rates"] == [1.0, 1.0]  # before there was a choice
 
 
 def test_networks_are_built_as_the_recipe_says():

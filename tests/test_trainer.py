@@ -9,6 +9,7 @@ from torch import nn
 from segmodels.batch_norms import recompute
 from segmodels.batches import batch_order
 from segmodels.data import DataError, open_data
+from segmodels.fcn import FCN
 from segmodels.losses import lovasz_softmax
 from segmodels.recipe import Recipe, TrainingError
 from segmodels.vgg16 import LAYERS, encoder_layers
@@ -265,6 +266,32 @@ def test_an_encoder_that_has_learnt_before_gets_its_own_learning_rate(camvid, vg
     assert rates[trainer.model.encoders[4].conv5_3.conv.weight] == 2e-4
     assert rates[trainer.model.conv1_1_d.weight] == 1e-3
     assert not trainer.model.encoders[0].conv1_2.conv.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("stride", "at_once", "expected"),
+    [
+        (8, True, {"score_pool4": 0.02, "score_pool3": 0.3}),  # 2 and 30 times the decoder's 0.01
+        (16, True, {"score_pool4": 0.02}),
+        (32, True, {}),
+        (8, False, {"score_pool4": 0.01, "score_pool3": 0.01}),  # its skips are not scaled
+    ],
+)
+def test_scaled_skips_of_an_fcn_learn_at_their_own_rates(
+    camvid, tmp_path, stride, at_once, expected
+):
+    names = open_data(camvid, "train").class_names
+    FCN(class_names=names, stride=stride, head_channels=4, at_once=at_once).save_pretrained(
+        tmp_path
+    )
+    options = {"start": str(tmp_path), "decoder_lr": 0.01, "skip_rates": (2.0, 30.0)}
+    trainer = trainer_for(Recipe("fcn", str(camvid), batch_size=2, crop=(32, 32), **options))
+    rates = {p: g["peak_lr"] for g in trainer.optimizer.param_groups for p in g["params"]}
+    assert {
+        name: pytest.approx(rates[getattr(trainer.model, name).weight]) for name in expected
+    } == expected
+    assert rates[trainer.model.score_fr.weight] == rates[trainer.model.score_fr.bias] == 0.01
+    assert rates[trainer.model.conv3_1.weight] == 1e-4
 
 
 # ---- batch norms ----

@@ -29,6 +29,9 @@ def add(commands: Commands) -> None:
     command.add_argument("--working-size", type=int, help="longer side of the pictures, pixels")
     command.add_argument("--encoder-lr", type=float)
     command.add_argument("--decoder-lr", type=float)
+    command.add_argument(
+        "--skip-rates", type=float, nargs=2, metavar=("POOL4", "POOL3"), help="of FCN's skip scores"
+    )
     command.add_argument("--schedule", help='"poly" or "onecycle"')
     command.add_argument("--ema", type=float, help="decay of a moving average, 0.999 for example")
     command.add_argument(
