@@ -21,9 +21,9 @@ from .batch_norms import batch_norms, recompute, synchronise
 from .batches import AugmentedData, batch_order, batches_from, seed_of
 from .data import DataError, has_split
 from .evaluate import evaluate
-from .fcn import FCN
 from .hub import SegmentationModel
 from .losses import class_weights, lovasz_softmax, total_weight, weighted_cross_entropy
+from .optimizer import PEAK, optimizer_for
 from .prepare import save_multiplications
 from .processes import process_count, process_index, summed, whole_batch
 from .recipe import Recipe, TrainingError, build_network
@@ -73,9 +73,7 @@ class Trainer:
         for layer in self.frozen:
             layer.requires_grad_(False)
         synchronise(self.model)
-        self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(), weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimizer = optimizer_for(self.model, recipe, self.encoder)
         self.average = _moving_average(self.model, recipe.ema) if recipe.ema else None
 
     def _check_batch(self) -> None:
@@ -90,32 +88,6 @@ class Trainer:
                 f"a batch of {size} cannot be shared by {process_count()} processes: choose a "
                 "larger --batch-size, or start fewer"
             )
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-        rates = self._peak_rates()
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                groups.setdefault((rates[parameter], parameter.ndim > 1), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "peak_lr": rate,
-                "weight_decay": self.recipe.weight_decay if is_weight else 0.0,
-            }
-            for (rate, is_weight), parameters in groups.items()
-        ]
-
-    def _peak_rates(self) -> dict[nn.Parameter, float]:
-        recipe, model = self.recipe, self.model
-        encoder_lr, decoder_lr = cast(float, recipe.encoder_lr), cast(float, recipe.decoder_lr)
-        rates = dict.fromkeys(model.parameters(), decoder_lr)
-        rates |= {p: encoder_lr for layer in self.encoder for p in layer.parameters()}
-        if isinstance(model, FCN) and model.at_once:
-            for name, factor in zip(("score_pool4", "score_pool3"), recipe.skip_rates, strict=True):
-                if hasattr(model, name):  # an FCN-32s has none
-                    rates[getattr(model, name).weight] = factor * decoder_lr
-        return rates
 
     def _first_pictures(self) -> Tensor:
         """Crops of 16 pictures spread over the training set, (16, 3, h, w) in [0, 1]."""
@@ -146,7 +118,7 @@ class Trainer:
             layer.eval()
         factor = self.recipe.learning_rate_factor(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+            group["lr"] = group[PEAK] * factor
         target = target.to(self.device)
         border = None if border is None else border.to(self.device)
         own_weight = total_weight(target, self.class_weights, border)

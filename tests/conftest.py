@@ -12,6 +12,7 @@ from hub_server import LoopbackHub
 from hub_state import User
 from pages import address, browser, page, served, tiny_address  # noqa: F401
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from segmodels import FCN, Segmenter, SegNet, UNet
@@ -21,6 +22,7 @@ from segmodels.processes import accelerator_for
 from segmodels.recipe import Recipe
 from segmodels.train import train
 from segmodels.trainer import Trainer
+from segmodels.vgg16 import LAYERS
 
 CLASS_NAMES = ["ground", "wall", "sky"]
 COLORS = np.array([[90, 60, 40], [200, 30, 30], [120, 180, 250]])
@@ -123,6 +125,21 @@ def camvid(tmp_path: Path) -> Path:
 def msrc(tmp_path: Path) -> Path:
     """The same pictures in the other layout."""
     return write_msrc(tmp_path / "msrc", train=6, val=2, test=2)
+
+
+@pytest.fixture(scope="session")
+def vgg16_file(tmp_path_factory):
+    """Weights of VGG16's shape with nothing learnt in them."""
+    widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    tensors = {}
+    torch.manual_seed(0)
+    for name, before, after in zip(LAYERS, widths[:-1], widths[1:], strict=True):
+        scale = (2 / (9 * before)) ** 0.5
+        tensors[f"{name}.weight"] = (scale * torch.randn(after, before, 3, 3)).half()
+        tensors[f"{name}.bias"] = torch.zeros(after).half()
+    path = tmp_path_factory.mktemp("vgg16") / "vgg16.safetensors"
+    save_file(tensors, path)
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -3,36 +3,19 @@ import pytest
 import torch
 from conftest import tiny_trainer, trainer_for, write_camvid
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
 from segmodels.batch_norms import recompute
 from segmodels.batches import batch_order
 from segmodels.data import DataError, open_data
-from segmodels.fcn import FCN
 from segmodels.losses import lovasz_softmax
 from segmodels.recipe import Recipe, TrainingError
-from segmodels.vgg16 import LAYERS, encoder_layers
+from segmodels.vgg16 import encoder_layers
 from segmodels.winograd import WinogradConv2d
 
 
 def state_of(trainer):
     return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-
-
-@pytest.fixture(scope="module")
-def vgg16_file(tmp_path_factory):
-    """Weights of VGG16's shape with nothing learnt in them."""
-    widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-    tensors = {}
-    torch.manual_seed(0)
-    for name, before, after in zip(LAYERS, widths[:-1], widths[1:], strict=True):
-        scale = (2 / (9 * before)) ** 0.5
-        tensors[f"{name}.weight"] = (scale * torch.randn(after, before, 3, 3)).half()
-        tensors[f"{name}.bias"] = torch.zeros(after).half()
-    path = tmp_path_factory.mktemp("vgg16") / "vgg16.safetensors"
-    save_file(tensors, path)
-    return str(path)
 
 
 # ---- data ----
@@ -216,27 +199,7 @@ def test_the_moving_average_is_the_formulas(camvid):
     assert moved.abs().max() > 1e-4
 
 
-# ---- parameters ----
-
-
-@pytest.mark.parametrize("frozen", [0, 4])
-def test_every_trainable_parameter_is_in_one_group_and_no_other(camvid, vgg16_file, frozen):
-    options = {"vgg16": vgg16_file, "frozen": frozen, "encoder_lr": 0.002}
-    recipe = Recipe("segnet", str(camvid), batch_size=2, crop=(32, 32), **options)
-    trainer = trainer_for(recipe)
-    groups = trainer.optimizer.param_groups
-    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
-    grouped = [names[parameter] for group in groups for parameter in group["params"]]
-    # A convolution and its batch norm have weight and bias each: 4 parameters a frozen layer.
-    trainable = [name for p, name in names.items() if p.requires_grad]
-    assert sorted(grouped) == sorted(trainable)
-    assert len(names) - len(trainable) == 4 * frozen
-    for group in groups:
-        for parameter in group["params"]:
-            name = names[parameter]
-            is_kernel = name.endswith("conv.weight") or name == "conv1_1_d.weight"
-            assert group["weight_decay"] == (1e-4 if is_kernel else 0)
-            assert group["peak_lr"] == (0.002 if name.startswith("encoders") else 0.001)
+# ---- frozen layers ----
 
 
 def test_frozen_layers_stay_as_they_are(camvid, vgg16_file):
@@ -252,46 +215,6 @@ def test_frozen_layers_stay_as_they_are(camvid, vgg16_file):
     assert "encoders.2.conv3_1.conv.weight" in changed
     assert "encoders.2.conv3_1.bn.running_mean" in changed
     assert len(encoder_layers(trainer.model, 4)) == 8
-
-
-def test_an_encoder_that_has_learnt_before_gets_its_own_learning_rate(camvid, vgg16_file, tmp_path):
-    first = Recipe("segnet", str(camvid), vgg16=vgg16_file, batch_size=2, crop=(32, 32))
-    model = trainer_for(first).model
-    model.save_pretrained(tmp_path / "first")
-    start = str(tmp_path / "first")
-    trainer = trainer_for(Recipe("segnet", str(camvid), start=start, batch_size=2, frozen=2))
-    now = dict(trainer.model.named_parameters())
-    assert all(torch.equal(old, now[name]) for name, old in model.named_parameters())
-    rates = {p: g["peak_lr"] for g in trainer.optimizer.param_groups for p in g["params"]}
-    assert rates[trainer.model.encoders[4].conv5_3.conv.weight] == 2e-4
-    assert rates[trainer.model.conv1_1_d.weight] == 1e-3
-    assert not trainer.model.encoders[0].conv1_2.conv.weight.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("stride", "at_once", "expected"),
-    [
-        (8, True, {"score_pool4": 0.02, "score_pool3": 0.3}),  # 2 and 30 times the decoder's 0.01
-        (16, True, {"score_pool4": 0.02}),
-        (32, True, {}),
-        (8, False, {"score_pool4": 0.01, "score_pool3": 0.01}),  # its skips are not scaled
-    ],
-)
-def test_scaled_skips_of_an_fcn_learn_at_their_own_rates(
-    camvid, tmp_path, stride, at_once, expected
-):
-    names = open_data(camvid, "train").class_names
-    FCN(class_names=names, stride=stride, head_channels=4, at_once=at_once).save_pretrained(
-        tmp_path
-    )
-    options = {"start": str(tmp_path), "decoder_lr": 0.01, "skip_rates": (2.0, 30.0)}
-    trainer = trainer_for(Recipe("fcn", str(camvid), batch_size=2, crop=(32, 32), **options))
-    rates = {p: g["peak_lr"] for g in trainer.optimizer.param_groups for p in g["params"]}
-    assert {
-        name: pytest.approx(rates[getattr(trainer.model, name).weight]) for name in expected
-    } == expected
-    assert rates[trainer.model.score_fr.weight] == rates[trainer.model.score_fr.bias] == 0.01
-    assert rates[trainer.model.conv3_1.weight] == 1e-4
 
 
 # ---- batch norms ----

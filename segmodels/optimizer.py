@@ -1,0 +1,49 @@
+"""Which parameters learn, and how fast: AdamW with a peak learning rate for each part."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import nn
+from torch.optim import AdamW
+
+from .fcn import FCN
+from .hub import SegmentationModel
+from .recipe import Recipe
+
+PEAK = "peak_lr"  # a parameter group's entry; a step's rate is that times the schedule's factor
+
+
+def optimizer_for(model: SegmentationModel, recipe: Recipe, encoder: Sequence[nn.Module]) -> AdamW:
+    """AdamW over all parameters that require a gradient; only kernels decay.
+
+    encoder: the layers that have learnt before, see `Recipe.encoder_lr`.
+    """
+    rates = peak_rates(model, recipe, encoder)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((rates[parameter], parameter.ndim > 1), []).append(parameter)
+    return AdamW(
+        [
+            {
+                "params": parameters,
+                PEAK: rate,
+                "weight_decay": recipe.weight_decay if is_kernel else 0.0,
+            }
+            for (rate, is_kernel), parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def peak_rates(
+    model: SegmentationModel, recipe: Recipe, encoder: Sequence[nn.Module]
+) -> dict[nn.Parameter, float]:
+    encoder_lr, decoder_lr = cast(float, recipe.encoder_lr), cast(float, recipe.decoder_lr)
+    rates = dict.fromkeys(model.parameters(), decoder_lr)
+    rates |= {parameter: encoder_lr for layer in encoder for parameter in layer.parameters()}
+    if isinstance(model, FCN) and model.at_once:
+        for name, factor in zip(("score_pool4", "score_pool3"), recipe.skip_rates, strict=True):
+            if hasattr(model, name):  # an FCN-32s has neither, an FCN-16s no score_pool3
+                rates[getattr(model, name).weight] = factor * decoder_lr
+    return rates
