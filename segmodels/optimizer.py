@@ -39,6 +39,7 @@ def optimizer_for(model: SegmentationModel, recipe: Recipe, encoder: Sequence[nn
 def peak_rates(
     model: SegmentationModel, recipe: Recipe, encoder: Sequence[nn.Module]
 ) -> dict[nn.Parameter, float]:
+    """Of every parameter, as `Recipe` has them: encoder_lr, decoder_lr and skip_rates."""
     encoder_lr, decoder_lr = cast(float, recipe.encoder_lr), cast(float, recipe.decoder_lr)
     rates = dict.fromkeys(model.parameters(), decoder_lr)
     rates |= {parameter: encoder_lr for layer in encoder for parameter in layer.parameters()}
