@@ -23,6 +23,7 @@ RECIPE_NAME = "training.json"  # beside the weights, see `write_record`
 BEFORE = "start_training"  # its entry of the training that `start` is the result of
 NETWORKS = ("fcn", "unet", "segnet")
 SCHEDULES = ("poly", "onecycle")
+PAIRS = ("crop", "zoom", "skip_rates")  # the recipe's tuples, lists in JSON
 # Of the encoder and of the decoder. FCN's heads start at zero on VGG16's own activations; the
 # decoders of the others learn from nothing, behind batch norms, which bear larger steps.
 LEARNING_RATES = {"fcn": (1e-4, 3e-4), "unet": (2e-4, 1e-3), "segnet": (2e-4, 1e-3)}
@@ -107,9 +108,8 @@ class Recipe:
     start: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crop", tuple(self.crop))  # a list, from JSON or a command line
-        object.__setattr__(self, "zoom", tuple(self.zoom))
-        object.__setattr__(self, "skip_rates", tuple(self.skip_rates))
+        for key in PAIRS:  # lists, from JSON or a command line
+            object.__setattr__(self, key, tuple(getattr(self, key)))
         encoder_lr, decoder_lr = LEARNING_RATES.get(self.network, (None, None))
         object.__setattr__(self, "encoder_lr", self.encoder_lr or encoder_lr)
         object.__setattr__(self, "decoder_lr", self.decoder_lr or decoder_lr)
@@ -165,7 +165,7 @@ class Recipe:
 
     def published(self) -> dict[str, Any]:
         """The recipe as JSON-able values, without the folders of the machine that it ran on."""
-        pairs = {key: [*getattr(self, key)] for key in ("crop", "zoom", "skip_rates")}
+        pairs = {key: [*getattr(self, key)] for key in PAIRS}
         names = {"data": Path(self.data).resolve().name} | pairs
         for key, source in (("vgg16", self.vgg16), ("start", self.start)):
             if source and Path(source).exists():
