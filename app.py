@@ -13,13 +13,14 @@ from typing import Any
 
 import gradio as gr
 
-from segmodels import CheckpointError, draw, server, texts
-from segmodels.actions import CLEARED, FILLED_WHEN_OPEN, Actions
-from segmodels.api import add_api
-from segmodels.compare import Network, load_networks, served_sources
-from segmodels.guests import MAX_BYTES
-from segmodels.host import MAX_PIXELS, Host
-from segmodels.widgets import ASSETS, CSS, picture_input, viewer
+from segmodels import CheckpointError
+from segmodels.demo import html, server, strings
+from segmodels.demo.api import add_api
+from segmodels.demo.callbacks import CLEARED, FILLED_WHEN_OPEN, Actions
+from segmodels.demo.components import ASSETS, CSS, picture_input, viewer
+from segmodels.demo.service import MAX_PIXELS, Host
+from segmodels.demo.user_models import MAX_BYTES
+from segmodels.inference.comparison import Network, load_networks, served_sources
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = {
@@ -39,8 +40,8 @@ on_gpu = spaces.GPU if spaces else lambda function: function
 def build_page(networks: list[Network]) -> gr.Blocks:
     """The page for these networks, and the named endpoints of its API."""
     host = Host(networks, HERE / "examples")
-    with gr.Blocks(title=texts.TITLE, delete_cache=(60, KEPT_SECONDS)) as page:
-        gr.Markdown(texts.INTRODUCTION)
+    with gr.Blocks(title=strings.TITLE, delete_cache=(60, KEPT_SECONDS)) as page:
+        gr.Markdown(strings.INTRODUCTION)
         Page(host).wire(page)
         add_api(host, on_gpu(host.visit))
     return page
@@ -80,16 +81,16 @@ class Page:
                 )
             with gr.Column(scale=3, min_width=280):
                 self.scene = gr.Radio(
-                    [(texts.SCENE_NAMES[scene], scene) for scene in scenes],
+                    [(strings.SCENE_NAMES[scene], scene) for scene in scenes],
                     value=scenes[0],
                     label="Scene",
                     visible=len(scenes) > 1,
                     elem_id="scene",
                 )
-                self.scene_note = gr.Markdown(texts.SCENES[scenes[0]], elem_id="scene-note")
+                self.scene_note = gr.Markdown(strings.SCENES[scenes[0]], elem_id="scene-note")
                 self.examples = [self.lay_out_examples(scene) for scene in scenes]
                 self.button = gr.Button("Compare", variant="primary", elem_id="compare")
-                gr.Markdown(texts.PRIVACY.format(minutes=KEPT_SECONDS // 60), elem_id="privacy")
+                gr.Markdown(strings.PRIVACY.format(minutes=KEPT_SECONDS // 60), elem_id="privacy")
         self.picture_note = gr.HTML(elem_classes="slot")
 
     def lay_out_examples(self, scene: str) -> gr.Column:
@@ -105,25 +106,25 @@ class Page:
         return column
 
     def tab(self, name: str) -> gr.Tab:
-        self.tabs[name] = gr.Tab(texts.TABS[name], id=name)
+        self.tabs[name] = gr.Tab(strings.TABS[name], id=name)
         return self.tabs[name]
 
     def lay_out_insights(self) -> None:
         with self.tab("areas"):
             self.areas = gr.HTML(elem_id="areas")
         with self.tab("agreement"):
-            gr.Markdown(texts.AGREEMENT_HELP)
+            gr.Markdown(strings.AGREEMENT_HELP)
             self.agreement = viewer(elem_id="agreement")
         with self.tab("confidence"):
-            gr.Markdown(texts.CONFIDENCE_HELP)
+            gr.Markdown(strings.CONFIDENCE_HELP)
             self.heat_note = gr.HTML(elem_classes="slot")
             self.heat = viewer(elem_id="confidence")
         with self.tab("skips"):
-            gr.Markdown(texts.SKIPS_HELP)
+            gr.Markdown(strings.SKIPS_HELP)
             self.skips_note = gr.HTML(elem_classes="slot")
             self.stages = viewer(elem_id="skips")
         with self.tab("uncertainty"):
-            gr.Markdown(texts.UNCERTAINTY_HELP)
+            gr.Markdown(strings.UNCERTAINTY_HELP)
             with gr.Row():
                 self.samples = gr.Slider(2, 40, value=SAMPLES, step=1, label="Samples", scale=3)
                 self.sample = gr.Button("Draw samples", elem_id="sample", scale=1)
@@ -132,8 +133,8 @@ class Page:
 
     def lay_out_truth(self) -> None:
         with self.tab("truth"):
-            example = texts.TRUTH_EXAMPLE if self.host.labels else ""
-            gr.Markdown(f"{texts.TRUTH_HELP} {example}")
+            example = strings.TRUTH_EXAMPLE if self.host.labels else ""
+            gr.Markdown(f"{strings.TRUTH_HELP} {example}")
             self.label = picture_input(
                 label="Label picture",
                 sources=["upload", "clipboard"],
@@ -147,7 +148,7 @@ class Page:
 
     def lay_out_take_away(self) -> None:
         with self.tab("take"):
-            gr.Markdown(texts.TAKE_HELP)
+            gr.Markdown(strings.TAKE_HELP)
             self.take_note = gr.HTML(elem_classes="slot")
             with gr.Row():
                 self.shared = gr.Image(
@@ -177,12 +178,12 @@ class Page:
 
     def lay_out_networks(self) -> None:
         with self.tab("networks"), gr.Row():
-            for name, text in texts.NETWORKS.items():
+            for name, text in strings.NETWORKS.items():
                 with gr.Column(min_width=280):
-                    gr.HTML(draw.figure(ASSETS / f"{name}.svg", texts.FIGURE_ALTS[name]))
+                    gr.HTML(html.figure(ASSETS / f"{name}.svg", strings.FIGURE_ALTS[name]))
                     gr.Markdown(text)
         with self.tab("own"):
-            gr.Markdown(texts.OWN_HELP.format(megabytes=MAX_BYTES // 1_000_000))
+            gr.Markdown(strings.OWN_HELP.format(megabytes=MAX_BYTES // 1_000_000))
             slots = [(f"{n.title} ({n.name})", n.name) for n in self.host.networks.values()]
             with gr.Row():
                 self.slot = gr.Dropdown(slots, value=slots[0][1], label="In the place of")
@@ -275,7 +276,7 @@ class Page:
 
     def show_scene(self, scene: str) -> list[Any]:
         columns = [gr.Column(visible=name == scene) for name in self.host.scenes]
-        return [texts.SCENES[scene], *columns]
+        return [strings.SCENES[scene], *columns]
 
 
 def main(host: str | None = None, port: int | None = None) -> None:

@@ -6,15 +6,15 @@ import os
 # 2 MiB: a map of features costs dozens of page faults, not thousands. A user's "0" stays.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-from .checkpoint import CheckpointError
-from .fcn import FCN
-from .hub import load_model
-from .pictures import PictureError
-from .segmentation import Segmentation
-from .segmenter import Segmenter
-from .segnet import SegNet
-from .unet import UNet
-from .version import __version__
+from segmodels.data.image_io import PictureError
+from segmodels.hub.checkpoint import CheckpointError
+from segmodels.inference.results import Segmentation
+from segmodels.inference.segmenter import Segmenter
+from segmodels.models.base import load_model
+from segmodels.models.fcn import FCN
+from segmodels.models.segnet import SegNet
+from segmodels.models.unet import UNet
+from segmodels.version import __version__
 
 __all__ = [
     "FCN",

@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_client import Client
-from hub_server import LoopbackHub
-from hub_state import User
-from pages import address, browser, page, served, tiny_address  # noqa: F401
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from segmodels import FCN, Segmenter, SegNet, UNet
-from segmodels.compare import Network
-from segmodels.host import Host
-from segmodels.processes import accelerator_for
-from segmodels.recipe import Recipe
-from segmodels.train import train
-from segmodels.trainer import Trainer
-from segmodels.vgg16 import LAYERS
+from segmodels.demo.service import Host
+from segmodels.inference.comparison import Network
+from segmodels.models.vgg16 import LAYERS
+from segmodels.training.config import TrainingConfig
+from segmodels.training.runner import train
+from segmodels.training.trainer import Trainer
+from segmodels.utils.distributed import accelerator_for
+from tests.support.hub_client import Client
+from tests.support.hub_server import LoopbackHub
+from tests.support.hub_state import User
+from tests.support.pages import address, browser, page, served, tiny_address  # noqa: F401
 
 CLASS_NAMES = ["ground", "wall", "sky"]
 COLORS = np.array([[90, 60, 40], [200, 30, 30], [120, 180, 250]])
@@ -81,18 +81,18 @@ def write_msrc(root: Path, **splits: int) -> Path:
     return root
 
 
-def recipe_for(folder: Path, **options: object) -> Recipe:
+def config_for(folder: Path, **options: object) -> TrainingConfig:
     """Three epochs of a tiny U-Net, of three steps each on six pictures."""
     tiny = {"epochs": 3, "batch_size": 2, "crop": (32, 32), "base_channels": 2, "warmup_steps": 2}
-    return Recipe("unet", str(folder), **{**tiny, "decoder_lr": 0.01, **options})
+    return TrainingConfig("unet", str(folder), **{**tiny, "decoder_lr": 0.01, **options})
 
 
 def tiny_trainer(folder: Path, **options: object) -> Trainer:
-    return trainer_for(recipe_for(folder, **options))
+    return trainer_for(config_for(folder, **options))
 
 
-def trainer_for(recipe: Recipe) -> Trainer:
-    return Trainer(recipe, accelerator_for("cpu", recipe.precision))
+def trainer_for(config: TrainingConfig) -> Trainer:
+    return Trainer(config, accelerator_for("cpu", config.precision))
 
 
 def contents(folder):
@@ -100,18 +100,20 @@ def contents(folder):
 
 
 @pytest.fixture(scope="session")
-def recipe(tmp_path_factory):
+def config(tmp_path_factory):
     """Three epochs, the first at half the size, of three steps each."""
     folder = write_camvid(tmp_path_factory.mktemp("data") / "camvid", train=6, val=2)
     tiny = {"epochs": 3, "half_size_epochs": 1, "batch_size": 2, "crop": (32, 32)}
-    return Recipe("unet", str(folder), base_channels=2, dropout=0.2, decoder_lr=0.01, **tiny)
+    return TrainingConfig(
+        "unet", str(folder), base_channels=2, dropout=0.2, decoder_lr=0.01, **tiny
+    )
 
 
 @pytest.fixture(scope="session")
-def finished(recipe, tmp_path_factory):
+def finished(config, tmp_path_factory):
     """The folder of a training that nothing interrupted."""
     out = tmp_path_factory.mktemp("out") / "uninterrupted"
-    train(recipe, out, validate_every=2)
+    train(config, out, validate_every=2)
     return out
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import segmodels
-import segmodels.texts
+import segmodels.demo.strings
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

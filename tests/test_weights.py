@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segmodels import FCN, Segmenter, SegNet, UNet, load_model
-from segmodels.benchmark import plain_segmenter
+from segmodels.evaluation.benchmark import plain_segmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 STREET = ROOT / "examples" / "avenue.jpg"  # 900 x 600

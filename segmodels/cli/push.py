@@ -1,0 +1,52 @@
+"""`segmodels push`: a folder with a network to the Hub."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from segmodels.cli._common import CommandError, Commands
+from segmodels.hub.filenames import FILES, ONNX_NAME
+from segmodels.hub.upload import copy_files, push_folder
+from segmodels.inference.onnx_export import export_onnx
+from segmodels.models.base import load_model
+
+
+def add(commands: Commands) -> None:
+    command = commands.add_parser(
+        "push",
+        help="a folder with a network to the Hub",
+        description="Upload config, weights, model card and figures in one commit; nothing else in "
+        "the folder, and nothing if the repository has it all. Log in with `hf auth login` first.",
+    )
+    command.add_argument("folder", type=Path, metavar="FOLDER")
+    command.add_argument("repo_id", metavar="ORG/NAME")
+    command.add_argument(
+        "--private", action="store_true", help="if it is new: not for everyone to see"
+    )
+    command.add_argument("--branch", help="made if need be; default: main")
+    command.add_argument("--pull-request", action="store_true", help="propose, do not commit")
+    command.add_argument("--message", default="Push model with segmodels", help="of the commit")
+    command.add_argument("--onnx", action="store_true", help=f"the network as {ONNX_NAME} too")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if not options.folder.is_dir():
+        raise CommandError(f"there is no folder {options.folder}")
+    model = load_model(options.folder)  # what does not load is not pushed
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.folder
+        if options.onnx:
+            folder = Path(scratch)
+            copy_files(options.folder, folder, FILES)
+            export_onnx(model, folder / ONNX_NAME)
+        pushed = push_folder(
+            folder,
+            options.repo_id,
+            private=options.private or None,
+            branch=options.branch,
+            create_pr=options.pull_request,
+            commit_message=options.message,
+        )
+    print(pushed.url if pushed.changed else f"{pushed.repo_id} has all this already: {pushed.url}")
+    return 0

@@ -1,0 +1,122 @@
+"""The page's plots, as HTML tables with bars: for screen readers and dark mode as they are."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from math import isnan
+from pathlib import Path
+
+from segmodels.demo import strings
+from segmodels.demo.ground_truth import Judgement
+from segmodels.inference.comparison import Network, Result
+
+
+def areas_plot(networks: Sequence[Network], results: Sequence[Result]) -> str:
+    """The share of the picture that each network gives to each class, a bar each, as an HTML
+    table: the largest class first, those that no network has found left out and named below."""
+    areas = {result.network.source: result.segmentation.areas() for result in results}
+    colors = {
+        name: color
+        for network in networks
+        for name, color in zip(network.model.class_names, network.model.palette, strict=True)
+    }
+    largest = {name: max(share.get(name, 0.0) for share in areas.values()) for name in colors}
+    names = sorted((name for name in colors if largest[name]), key=lambda name: -largest[name])
+    absent = [escape(name) for name in colors if not largest[name]]
+    rows = []
+    for name in names:
+        cells = (
+            _bar(areas[network.source].get(name), largest[names[0]], colors[name])
+            if network.source in areas
+            else "<td>…</td>"
+            for network in networks
+        )
+        rows.append(_row(name, colors[name], cells))
+    titles = [network.title for network in networks]
+    found = f"<p>Seen by none: {', '.join(absent)}.</p>" if absent else ""
+    return _table("Share of the picture", ["Class", *titles], rows) + found
+
+
+def seconds_plot(results: Sequence[Result]) -> str:
+    """Seconds and parameters of each network, a bar each, as an HTML table."""
+    slowest = max(result.seconds for result in results)
+    largest = max(result.network.parameters for result in results)
+    rows = [
+        f'<tr><th scope="row">{escape(result.network.title)}</th>'
+        f"{_bar(result.seconds, slowest, None, f'{result.seconds:.2f} s')}"
+        f"{_bar(result.network.parameters, largest, None, millions(result.network))}</tr>"
+        for result in results
+    ]
+    device = results[0].network.segmenter.device.type.upper()
+    return _table("Time and size", ["Network", f"Seconds on the {device}", "Parameters"], rows)
+
+
+def iou_plot(
+    judgements: Sequence[Judgement],
+    class_names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+) -> str:
+    """IoU per class of the truth and result, a bar each, as an HTML table."""
+    rows = [
+        _row(name, color, (_iou_bar(float(each.iou[i]), color) for each in judgements))
+        for i, (name, color) in enumerate(zip(class_names, palette, strict=True))
+        if not all(isnan(each.iou[i]) for each in judgements)
+    ]
+    means = "".join(_iou_bar(each.mean_iou, None) for each in judgements)
+    rows.append(f'<tr class="total"><th scope="row">mean IoU</th>{means}</tr>')
+    titles = [each.result.network.title for each in judgements]
+    return _table("Intersection over union", ["Class", *titles], rows)
+
+
+def millions(network: Network) -> str:
+    return f"{network.parameters / 1e6:.1f} M"
+
+
+def figure(svg: Path, alt: str) -> str:
+    """A drawing of the repository's, in the page's own colours."""
+    drawing = svg.read_text(encoding="utf-8")
+    return f'<div class="drawing" role="img" aria-label="{escape(alt)}">{drawing}</div>'
+
+
+def notice(text: str, *, problem: bool = False) -> str:
+    """A sentence, in a box of its own where it is a problem."""
+    if not text:
+        return ""
+    role = "alert" if problem else "status"
+    return f'<p class="notice{" problem" if problem else ""}" role="{role}">{escape(text)}</p>'
+
+
+def _iou_bar(value: float, color: Sequence[int] | None) -> str:
+    return _bar(None if isnan(value) else value, 1.0, color, f"{100 * value:.1f} %")
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[str]) -> str:
+    columns = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    return (
+        f'<div class="plot"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _row(name: str, color: Sequence[int], cells: Iterable[str]) -> str:
+    return f'<tr><th scope="row">{_swatch(color)} {escape(name)}</th>{"".join(cells)}</tr>'
+
+
+def _bar(
+    value: float | None, longest: float, color: Sequence[int] | None, text: str | None = None
+) -> str:
+    """A cell with its number and a bar as long as value / longest."""
+    if value is None:
+        return "<td>-</td>"
+    width = 100 * value / longest if longest else 0
+    background = f"background: {_rgb(color)}; " if color else ""
+    bar = f'<div class="bar" style="{background}width: {width:.1f}%"></div>' if width else ""
+    return f"<td><span>{escape(text or strings.percent(value))}</span>{bar}</td>"
+
+
+def _swatch(color: Sequence[int]) -> str:
+    return f'<span class="swatch" style="background: {_rgb(color)}"></span>'
+
+
+def _rgb(color: Sequence[int]) -> str:
+    red, green, blue = (int(value) for value in color)
+    return f"rgb({red}, {green}, {blue})"

@@ -1,0 +1,95 @@
+"""Networks that visitors bring: from the Hub alone, checked, of limited size, and few at a time."""
+
+import re
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+from segmodels.hub.checkpoint import CheckpointError
+from segmodels.hub.filenames import CONFIG_NAME, WEIGHTS_NAME
+from segmodels.inference.comparison import Network
+from segmodels.inference.segmenter import Segmenter
+from segmodels.models.base import load_model
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+MAX_BYTES = 600_000_000  # of model.safetensors: an FCN-8s of 4096 channels in float32 fits
+MAX_CONFIG_BYTES = 1_000_000
+SCENE = "guest"
+
+
+class Guests:
+    """The networks that visitors brought, the last `capacity` of them in memory.
+
+    Nothing is read from this machine's folders or with its Hub token, and what is downloaded is
+    deleted as soon as it is loaded. Calls may come from several threads.
+    """
+
+    def __init__(self, device: str = "auto", *, capacity: int = 2) -> None:
+        self.device = device
+        self.capacity = capacity
+        self._networks: OrderedDict[str, Network] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, hub_id: str) -> Network:
+        """The network of the Hub repository "org/name". CheckpointError says what is wrong with the
+        id, the repository, its size or its files."""
+        hub_id = hub_id.strip()
+        if not HUB_ID.fullmatch(hub_id):
+            raise CheckpointError(
+                f"{hub_id!r} is not a Hub id: expected organisation/name, as in the address of the "
+                "model's page"
+            )
+        with self._lock:
+            if hub_id not in self._networks:
+                self._networks[hub_id] = self._load(hub_id)
+            self._networks.move_to_end(hub_id)
+            while len(self._networks) > self.capacity:
+                self._networks.popitem(last=False)
+            return self._networks[hub_id]
+
+    def _load(self, hub_id: str) -> Network:
+        if Path(hub_id).exists():  # which load_model would prefer to the Hub
+            raise CheckpointError(f"{hub_id} is a folder of this server; only Hub ids are accepted")
+        revision = checked_revision(hub_id)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                model = load_model(hub_id, revision=revision, cache_dir=folder, token=False)
+            except CheckpointError as error:
+                text = re.sub(rf"{re.escape(folder)}\S*/", f"{hub_id}/", str(error))
+                raise CheckpointError(text) from error
+        try:
+            segmenter = Segmenter(model, self.device)
+        except ValueError as error:
+            raise CheckpointError(f"{hub_id}: {error}") from error
+        return Network(hub_id.partition("/")[2], SCENE, segmenter, hub_id)
+
+
+def checked_revision(hub_id: str) -> str:
+    """The commit of the repository's two files, whose sizes are allowed; else CheckpointError."""
+    try:
+        info = HfApi(token=False).model_info(hub_id, files_metadata=True, timeout=10)
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(f"there is no public model {hub_id} on the Hub") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise CheckpointError(f"the Hub does not give {hub_id}: {error}") from error
+    except Exception as error:  # no connection, in the words of whichever HTTP client is below
+        raise CheckpointError(
+            f"the Hub could not be asked for {hub_id} ({type(error).__name__}); try again later"
+        ) from error
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    for name, limit in ((CONFIG_NAME, MAX_CONFIG_BYTES), (WEIGHTS_NAME, MAX_BYTES)):
+        if name not in sizes:
+            raise CheckpointError(
+                f"{hub_id} has no {name}: expected an FCN, UNet or SegNet as segmodels saves it, "
+                f"with {CONFIG_NAME} and {WEIGHTS_NAME} (pickles are not read)"
+            )
+        if sizes[name] > limit:
+            raise CheckpointError(
+                f"{name} of {hub_id} has {sizes[name] / 1e6:.0f} MB; this page takes at most "
+                f"{limit / 1e6:.0f} MB: `SEGMODELS_MODELS={hub_id} python app.py` serves it at home"
+            )
+    return str(info.sha)

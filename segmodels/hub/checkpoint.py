@@ -1,0 +1,126 @@
+"""The files of a checkpoint, read without trust.
+
+`config.json` and `model.safetensors`; pickles are neither asked for nor read.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from segmodels.hub.filenames import CONFIG_NAME
+
+MAX_HEADER_BYTES = 1 << 20
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
+INTEGERS = ("I64", "I32")
+AGAIN = "if it came from the Hub, load it again with force_download=True"
+
+
+class CheckpointError(ValueError):
+    """Weights or a configuration that cannot be used: names the file, and what is wrong with it."""
+
+
+def max_weights_bytes(expected: Mapping[str, Tensor]) -> int:
+    """No longer is a file that holds these tensors, in float64 at most, and nothing else."""
+    return MAX_HEADER_BYTES + 8 + 8 * sum(tensor.numel() for tensor in expected.values())
+
+
+def read_weights(
+    path: Path, expected: Mapping[str, Tensor], map_location: str | torch.device, strict: bool
+) -> dict[str, Tensor]:
+    """The file's tensors on `map_location`, each in the dtype that the network has for it.
+
+    expected: the network's state, of which only shapes and dtypes count.
+    strict: names, shapes and dtypes (of floats, any from 16 to 64 bits) must be the expected ones,
+        which is seen in the file's header, before any tensor is read; otherwise the tensors that
+        fit are returned.
+    Raises CheckpointError if that is not so, if none fits, if the file is broken, or at a NaN or an
+    infinity.
+    """
+    tensors: dict[str, Tensor] = {}
+    try:
+        _check_header_length(path)
+        with safe_open(path, framework="pt") as file:
+            found = {name: _described(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+            fitting = [name for name in expected if _fits(found.get(name), expected[name])]
+            if strict or not fitting:
+                _compare(path, found, expected)
+            for name in fitting:
+                # A copy, since what safetensors gives lies in the file while that is open.
+                stored = file.get_tensor(name)
+                tensor = stored.to(map_location, expected[name].dtype, copy=True)
+                if not _is_finite(stored if tensor.is_meta else tensor):
+                    raise CheckpointError(
+                        f"{path}: {name} has values that are not finite (NaN or infinity) as "
+                        f"{tensor.dtype}: these weights cannot be used"
+                    )
+                tensors[name] = tensor
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: {error}; {AGAIN}"
+        ) from error
+    return tensors
+
+
+def _check_header_length(path: Path) -> None:
+    """A file begins with the length of its JSON header, 8 bytes, little endian."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise SafetensorError(
+            f"its header claims {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that any of "
+            "the networks needs"
+        )
+
+
+def _described(stored: Any) -> tuple[str, list[int]]:
+    return stored.get_dtype(), stored.get_shape()
+
+
+def _fits(found: tuple[str, list[int]] | None, wanted: Tensor) -> bool:
+    kinds = FLOATS if wanted.is_floating_point() else INTEGERS
+    return found is not None and found[0] in kinds and found[1] == list(wanted.shape)
+
+
+def _compare(
+    path: Path, found: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, Tensor]
+) -> None:
+    """CheckpointError unless both have the same names with the same shapes and kinds of dtype."""
+    unlike = [name for name in expected if name in found and not _fits(found[name], expected[name])]
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [short(name).strip("'") for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {found[name][1]} instead of {list(expected[name].shape)}"
+            for name in unlike
+            if found[name][1] != list(expected[name].shape)
+        ],
+        "of another type": [
+            f"{name} {found[name][0]}, a {str(expected[name].dtype).removeprefix('torch.')} there"
+            for name in unlike
+            if found[name][1] == list(expected[name].shape)
+        ],
+    }
+    texts = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
+    if texts:
+        raise CheckpointError(
+            f"{path} does not fit its {CONFIG_NAME}: weights {'; '.join(texts)}. Take both files "
+            "from the same network"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether no value is a NaN or an infinity: either would show in the least or the largest."""
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return True
+    least, largest = torch.aminmax(tensor)
+    return math.isfinite(least) and math.isfinite(largest)

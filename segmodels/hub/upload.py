@@ -1,0 +1,185 @@
+"""A folder with a checkpoint, to a repository of the Hugging Face Hub, in one commit."""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    constants,
+)
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
+
+from segmodels.hub.filenames import CARD_NAME, FILES
+
+REACHABLE_WITHIN = 10.0  # seconds
+
+
+class PushError(RuntimeError):
+    """Why nothing was pushed, and what to do."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """url: of the commit or, with create_pr, of the pull request. changed: False if the repository
+    had all files already, and no commit was made."""
+
+    repo_id: str
+    url: str
+    changed: bool
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    branch: str | None = None,
+    create_pr: bool | None = None,
+    commit_message: str = "Push model with segmodels",
+    allow_patterns: list[str] | str | None = None,
+    ignore_patterns: list[str] | str | None = None,
+    delete_patterns: list[str] | str | None = None,
+    replace_card: bool = True,
+) -> Pushed:
+    """Commit the folder's files of a checkpoint, and no others, to a repository, made if need be.
+
+    repo_id: "org/name", or "name" for the user's own. private: of a new repository.
+    branch: made if need be, from main. create_pr: propose the commit as a pull request.
+    allow_patterns, ignore_patterns: of these files, which; delete_patterns: of the repository's
+        own, which to remove. replace_card: False leaves the repository's README.md, if it has one.
+    Raises PushError if the user is not logged in or may not do it, the name is not one, the Hub
+    cannot be reached or refuses the card.
+    """
+    api = HfApi(token=token, library_name="segmodels")
+    with _told(repo_id):
+        if create_pr and branch not in (None, constants.DEFAULT_REVISION):
+            raise PushError("a pull request is made against main: leave out the branch")
+        validate_repo_id(repo_id)
+        if "/" not in repo_id:
+            repo_id = f"{api.whoami()['name']}/{repo_id}"
+        before = _prepare(api, repo_id, private, branch)
+        theirs = [file.rfilename for file in before.siblings or []]
+        paths = _paths(folder, allow_patterns, ignore_patterns)
+        if not replace_card and CARD_NAME in theirs:
+            paths.pop(CARD_NAME, None)
+        added = [_addition(name, path, repo_id) for name, path in paths.items()]
+        removed = filter_repo_objects(theirs, allow_patterns=delete_patterns or [])
+        commit = api.create_commit(
+            repo_id,
+            [*added, *(CommitOperationDelete(name) for name in removed if name not in paths)],
+            commit_message=commit_message,
+            revision=branch,
+            create_pr=create_pr,
+        )
+    return Pushed(repo_id, commit.pr_url or commit.commit_url, commit.oid != before.sha)
+
+
+def _addition(name: str, path: Path, repo_id: str) -> CommitOperationAdd:
+    if name != CARD_NAME:
+        return CommitOperationAdd(name, path)
+    # The card's example loads "ORG/unet-camvid": now it has its name.
+    text = re.sub(r'"ORG/[\w.-]+"', f'"{repo_id}"', path.read_text(encoding="utf-8"))
+    return CommitOperationAdd(name, text.encode())
+
+
+def copy_files(source: Path, destination: Path, patterns: Sequence[str]) -> None:
+    """Copy what of a folder matches, at the same place, to another."""
+    for pattern in patterns:
+        for path in source.glob(pattern):
+            if path.is_file():
+                place = destination / path.relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+
+
+def _paths(
+    folder: Path, allow_patterns: list[str] | str | None, ignore: list[str] | str | None
+) -> dict[str, Path]:
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for pattern in FILES
+        for path in sorted(folder.glob(pattern))
+        if path.is_file()
+    }
+    names = filter_repo_objects(found, allow_patterns=allow_patterns, ignore_patterns=ignore)
+    return {name: found[name] for name in names}
+
+
+def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None) -> ModelInfo:
+    """Make the repository and the branch if they are not there; what the branch holds."""
+    try:
+        info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
+    if private and not info.private:
+        raise PushError(
+            f"{repo_id} is there already, and public: make it private in its settings first, or "
+            "leave out --private"
+        )
+    if branch is None:
+        return info
+    try:
+        return api.model_info(repo_id, revision=branch, timeout=REACHABLE_WITHIN)
+    except RevisionNotFoundError:
+        api.create_branch(repo_id, branch=branch, exist_ok=True)
+        return info
+
+
+@contextmanager
+def _told(repo_id: str) -> Iterator[None]:
+    """Errors of the Hub as PushErrors."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise PushError(
+            f"{repo_id!r} is no name of a repository: expected ORG/NAME, of letters, digits, '-', "
+            "'_' and '.', at most 96 of them"
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise PushError("the Hub is not asked while HF_HUB_OFFLINE is set: unset it") from error
+    except (LocalTokenNotFoundError, HfHubHTTPError) as error:
+        raise PushError(_reason(error, repo_id)) from error
+    except HTTPError as error:
+        raise PushError(
+            f"the Hub ({constants.ENDPOINT}) cannot be reached ({error}): is this machine online?"
+        ) from error
+    except ValueError as error:  # the Hub's validator, on the card
+        raise PushError(f"{repo_id} was not pushed: {error}") from error
+
+
+def _reason(error: OSError, repo_id: str) -> str:
+    status, said = 401, ""  # no token
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        said = f" (the Hub says: {error.server_message})" if error.server_message else ""
+    if status == 401:
+        return (
+            "you are not logged in: run `hf auth login` with a token that may write, or set "
+            f"HF_TOKEN{said}"
+        )
+    if status in (403, 404):
+        return (
+            f"you may not write to {repo_id}{said}: use a token with write access, ask the "
+            "organisation for the right to write, or push to a name of your own"
+        )
+    if status >= 500:
+        return f"the Hub ({constants.ENDPOINT}) answers {status}: try again later"
+    return f"{repo_id} was not pushed: {error}"

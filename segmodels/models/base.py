@@ -1,0 +1,351 @@
+"""What the three networks share: a configuration that travels with the weights, and loading that
+trusts nothing.
+
+A repository, or a folder, holds `config.json` (the constructor's arguments and the class) and
+`model.safetensors`. Pickles are neither written nor read.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from reprlib import repr as short
+from typing import Any, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import save_file
+from torch import nn
+
+from segmodels.hub.checkpoint import CheckpointError, max_weights_bytes, read_weights
+from segmodels.hub.download import Download, Folder, HubRepository, from_repository
+from segmodels.hub.filenames import (
+    CARD_NAME,
+    COMPANIONS,
+    CONFIG_NAME,
+    PREPROCESSOR_NAME,
+    WEIGHTS_NAME,
+)
+from segmodels.hub.upload import copy_files, push_folder
+from segmodels.models._config import (
+    FORMAT_VERSION,
+    MAX_CONFIG_BYTES,
+    build,
+    constructor_arguments,
+    read_config,
+    unknown_entries,
+)
+from segmodels.models._validation import (
+    MAX_IN_CHANNELS,
+    MAX_WORKING_SIZE,
+    checked_class_names,
+    checked_int,
+    checked_palette,
+    checked_statistic,
+)
+from segmodels.utils.palette import palette_for
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+ARCHITECTURES: dict[str, type["SegmentationModel"]] = {}
+
+
+class SegmentationModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="segmodels",
+    pipeline_tag="image-segmentation",
+    tags=["semantic-segmentation"],
+):
+    """A network with the names and colours of its classes and the preparation of its pictures.
+
+    class_names: the classes, in the order of their ids, at most 255.
+    palette: [r, g, b] in 0..255 for each class; by default `palette.palette_for`.
+    image_mean, image_std: one number a channel, for pixels in [0, 1]; by default ImageNet's for
+        three channels, else 0.5 and 0.25.
+    working_size: the longer side, in pixels, of the pictures that the network was trained on;
+        None: whatever size a picture has.
+    Arguments of another type or range raise ValueError.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ARCHITECTURES[cls.__name__] = cls
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        in_channels: int,
+        palette: Sequence[Sequence[int]] | None,
+        image_mean: Sequence[float] | None,
+        image_std: Sequence[float] | None,
+        working_size: int | None,
+    ) -> None:
+        super().__init__()
+        self.class_names = checked_class_names(class_names)
+        self.in_channels = checked_int("in_channels", in_channels, MAX_IN_CHANNELS)
+        if palette is None:
+            palette = palette_for(self.class_names)
+        if image_mean is None:
+            image_mean = IMAGENET_MEAN if in_channels == 3 else [0.5] * in_channels
+        if image_std is None:
+            image_std = IMAGENET_STD if in_channels == 3 else [0.25] * in_channels
+        self.palette = checked_palette(palette, self.num_classes)
+        self.image_mean = checked_statistic("image_mean", image_mean, in_channels, least=-1e6)
+        self.image_std = checked_statistic("image_std", image_std, in_channels, least=1e-6)
+        if working_size is not None:
+            working_size = checked_int("working_size", working_size, MAX_WORKING_SIZE)
+        self.working_size = working_size
+        self._source: Path | None = None  # the folder that the weights were loaded from
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        return dict(enumerate(self.class_names))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.class_names)}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `config.json` holds: the constructor's arguments, and what other tools look for."""
+        return {
+            "architectures": [type(self).__name__],
+            "segmodels_format": FORMAT_VERSION,
+            "id2label": {str(index): name for index, name in self.id2label.items()},
+            "label2id": self.label2id,
+            **{name: getattr(self, name) for name in constructor_arguments(type(self))},
+        }
+
+    @property
+    def preprocessor_config(self) -> dict[str, Any]:
+        """What `preprocessor_config.json` holds: the preparation of pictures in the words of
+        transformers' image processors. It is for other tools, and derived: `config` is what is
+        read. No `image_processor_type`: none of theirs resizes to a longer side alone."""
+        return {
+            "do_resize": self.working_size is not None,
+            "size": None if self.working_size is None else {"longest_edge": self.working_size},
+            "resample": 2,  # bilinear, as PIL counts
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": self.image_mean,
+            "image_std": self.image_std,
+        }
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write `config.json`, `preprocessor_config.json`, `model.safetensors` and, where there is
+        none yet, a model card.
+
+        All are written in full before the first is moved to its place: an interruption leaves the
+        old file or the new one. A README.md that is there stays.
+
+        config: a dict of further entries of `config.json`; what loading would not know goes into
+            its entry "extra".
+        dtype: of the floating-point weights on disk, float16 for example; None keeps theirs.
+        push_to_hub: upload the files too, to `repo_id` or a repository with the folder's name;
+            push_to_hub_kwargs as in `push_to_hub`. The commit's URL is returned.
+        Raises CheckpointError, and saves nothing, if a weight is not finite (in that dtype).
+        """
+        entries = self.config | (config or {})
+        unknown = unknown_entries(type(self), entries)
+        if unknown:
+            extra = {key: entries.pop(key) for key in unknown}
+            entries["extra"] = entries.get("extra", {}) | extra
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+            scratch = Path(name)
+            self._save_weights(scratch / WEIGHTS_NAME, dtype)
+            _write_json(scratch / CONFIG_NAME, entries)
+            _write_json(scratch / PREPROCESSOR_NAME, self.preprocessor_config)
+            # save_file's own mode is 600, whatever the umask.
+            shutil.copymode(scratch / CONFIG_NAME, scratch / WEIGHTS_NAME)
+            if not (folder / CARD_NAME).exists():
+                card = self.generate_model_card(**(model_card_kwargs or {}))
+                card.save(scratch / CARD_NAME)
+            for file in scratch.iterdir():
+                file.replace(folder / file.name)
+        if not push_to_hub:
+            return None
+        return push_folder(folder, repo_id or folder.resolve().name, **push_to_hub_kwargs).url
+
+    def push_to_hub(  # type: ignore[override]  # with `dtype`
+        self,
+        repo_id: str,
+        *,
+        config: dict[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str:
+        """Upload the network to a Hub repository, made if need be, in one commit; its URL, or the
+        last one's if nothing has changed.
+
+        While the weights are as they were loaded, their file and the folder's card, with all its
+        figures, are pushed as they are. Otherwise the repository's own card stays, or a first one
+        is written.
+
+        config, dtype, model_card_kwargs: as in `save_pretrained`.
+        push_to_hub_kwargs: token, private, branch, create_pr, commit_message, allow_patterns,
+            ignore_patterns, delete_patterns, as in `push.push_folder`, whose errors it raises.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / repo_id.rpartition("/")[2]
+            source = self._source if self._is_as_loaded() else None
+            if source is not None:
+                copy_files(source, folder, [CARD_NAME, *COMPANIONS])
+            kwargs = {"replace_card": (folder / CARD_NAME).exists(), **push_to_hub_kwargs}
+            self.save_pretrained(
+                folder, config=config, dtype=dtype, model_card_kwargs=model_card_kwargs
+            )
+            if source is not None and dtype is None:
+                copy_files(source, folder, [WEIGHTS_NAME])
+            return push_folder(folder, repo_id, **kwargs).url
+
+    def _is_as_loaded(self) -> bool:
+        if self._source is None:
+            return False
+        state = self.state_dict()
+        try:
+            saved = read_weights(self._source / WEIGHTS_NAME, state, "cpu", strict=True)
+        except CheckpointError:
+            return False
+        return all(torch.equal(saved[name], state[name].cpu()) for name in saved)
+
+    def _save_weights(self, path: Path, dtype: torch.dtype | None) -> None:
+        tensors = {}
+        for name, tensor in self.state_dict().items():
+            target = dtype if tensor.is_floating_point() and dtype is not None else tensor.dtype
+            tensors[name] = tensor.detach().to("cpu", target).contiguous()
+            if not torch.isfinite(tensors[name]).all():
+                raise CheckpointError(
+                    f"{name} has values that are not finite as {target}; nothing was saved"
+                )
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # strict, and without the mixin's **model_kwargs
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        map_location: str | torch.device = "cpu",
+        strict: bool = True,
+    ) -> Self:
+        """The network of a Hub repository ("org/name") or of a folder, in evaluation mode, its
+        parameters in float32 (the default dtype) on `map_location`.
+
+        Where the Hub cannot be asked, its cached copy is taken, with a warning in the log.
+        strict: every weight is in the file, with its shape, and no other; False takes those that
+            fit and leaves the rest as initialised.
+        Raises CheckpointError, naming the file, when that is not so, when a weight is not finite,
+        when the repository holds another network, or when there is no such repository, folder or
+        file.
+        """
+        download: Download = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+        }
+
+        return from_repository(
+            str(pretrained_model_name_or_path),
+            download,
+            lambda files: cls._from_files(files, map_location, strict),
+        )
+
+    @classmethod
+    def _from_files(
+        cls, files: Folder | HubRepository, map_location: str | torch.device, strict: bool
+    ) -> Self:
+        config_path = files.fetch(CONFIG_NAME, MAX_CONFIG_BYTES)
+        config = read_config(config_path)
+        network = cls._architecture(config, config_path)
+        # On "meta" nothing is computed or stored that the file's weights would only replace.
+        model = build(network, config, config_path, "meta")
+        expected = model.state_dict()
+        weights_path = files.fetch(WEIGHTS_NAME, max_weights_bytes(expected) if strict else None)
+        tensors = read_weights(weights_path, expected, map_location, strict)
+        if not strict:
+            model = build(network, config, config_path, "cpu")
+        model.load_state_dict(tensors, strict=strict, assign=True)
+        model._source = weights_path.parent
+        files.keep()
+        return model.to(map_location).eval()
+
+    @classmethod
+    def _architecture(cls, config: dict[str, Any], path: Path) -> Any:
+        """The network that the configuration names or, where plain `PyTorchModelHubMixin` wrote it
+        and it names none, the one whose own arguments it has, or this one."""
+        names = config.get("architectures")
+        if names is None:
+            own = {"FCN": "reference_padding", "UNet": "base_channels", "SegNet": "variant"}
+            names = [name for name, argument in own.items() if argument in config]
+            names = names or [name for name in ARCHITECTURES if name == cls.__name__]
+        names = names if isinstance(names, list) else [names]
+        known = [name for name in names if isinstance(name, str) and name in ARCHITECTURES]
+        if len(known) != 1:
+            raise CheckpointError(
+                f"{path} describes none of {', '.join(sorted(ARCHITECTURES))} "
+                f"(architectures: {short(names)})"
+            )
+        found = ARCHITECTURES[known[0]]
+        if not issubclass(found, cls):
+            raise CheckpointError(
+                f"{path} describes a {found.__name__}, not a {cls.__name__}: "
+                f"use {found.__name__}.from_pretrained or load_model"
+            )
+        return found
+
+
+def load_model(
+    pretrained_model_name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    map_location: str | torch.device = "cpu",
+    strict: bool = True,
+) -> SegmentationModel:
+    """Whichever of the three networks the repository or the folder holds; otherwise as
+    `SegmentationModel.from_pretrained`."""
+    return SegmentationModel.from_pretrained(
+        pretrained_model_name_or_path,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        local_files_only=local_files_only,
+        map_location=map_location,
+        strict=strict,
+    )
+
+
+def _write_json(path: Path, entries: dict[str, Any]) -> None:
+    path.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,202 @@
+"""FCN: Fully Convolutional Networks for Semantic Segmentation.
+
+Long, Shelhamer and Darrell, CVPR 2015, https://arxiv.org/abs/1411.4038; Figure 3 is the network,
+section 4.2 its skips. Layers bear the names of the authors' `voc-fcn8s`, `-16s` and `-32s`.
+
+Departures: `reference_padding=False` pads no more than the output needs (the reference pads the
+picture by 100 pixels); the head may be narrower than 4096 channels. The last deconvolution is a
+parameter like the others; the paper keeps it at bilinear interpolation, and so does our training.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn, relu_  # in place, as in the authors' nets
+from torch.nn.functional import conv_transpose2d
+
+from segmodels.models._validation import checked_bool, checked_choice, checked_int, checked_rate
+from segmodels.models.base import SegmentationModel
+
+MAX_HEAD_CHANNELS = 8192  # twice VGG16's
+
+
+class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=["fcn"]):
+    """FCN-32s, FCN-16s or FCN-8s on VGG16.
+
+    stride: 32, 16 or 8 pixels, the finest prediction stride: 32 has no skip, 16 adds pool4's
+        scores, 8 adds pool3's as well.
+    head_channels: width of fc6 and fc7, at most 8192.
+    dropout: rate after fc6 and after fc7.
+    reference_padding: the authors' geometry, to the pixel.
+    at_once: the scales of all-at-once training on the skips, pool4 by 0.01 and pool3 by 0.0001
+        (`voc-fcn8s-atonce`; section 4.3 of the 2016 journal version).
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        in_channels: int = 3,
+        stride: int = 8,
+        head_channels: int = 4096,
+        dropout: float = 0.5,
+        reference_padding: bool = False,
+        at_once: bool = True,
+        palette: Sequence[Sequence[int]] | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        working_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            class_names=class_names,
+            in_channels=in_channels,
+            palette=palette,
+            image_mean=image_mean,
+            image_std=image_std,
+            working_size=working_size,
+        )
+        self.stride = checked_choice("stride", stride, (32, 16, 8))
+        self.head_channels = checked_int("head_channels", head_channels, MAX_HEAD_CHANNELS)
+        self.dropout = checked_rate("dropout", dropout)
+        self.reference_padding = checked_bool("reference_padding", reference_padding)
+        self.at_once = checked_bool("at_once", at_once)
+        self.conv1_1_padding = 100 if reference_padding else 1
+        self.fc6_padding = 0 if reference_padding else 3
+
+        self.conv1_1 = nn.Conv2d(in_channels, 64, 3, padding=self.conv1_1_padding)
+        self.conv1_2 = nn.Conv2d(64, 64, 3, padding=1)
+        self.conv2_1 = nn.Conv2d(64, 128, 3, padding=1)
+        self.conv2_2 = nn.Conv2d(128, 128, 3, padding=1)
+        self.conv3_1 = nn.Conv2d(128, 256, 3, padding=1)
+        self.conv3_2 = nn.Conv2d(256, 256, 3, padding=1)
+        self.conv3_3 = nn.Conv2d(256, 256, 3, padding=1)
+        self.conv4_1 = nn.Conv2d(256, 512, 3, padding=1)
+        self.conv4_2 = nn.Conv2d(512, 512, 3, padding=1)
+        self.conv4_3 = nn.Conv2d(512, 512, 3, padding=1)
+        self.conv5_1 = nn.Conv2d(512, 512, 3, padding=1)
+        self.conv5_2 = nn.Conv2d(512, 512, 3, padding=1)
+        self.conv5_3 = nn.Conv2d(512, 512, 3, padding=1)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+
+        self.fc6 = nn.Conv2d(512, head_channels, 7, padding=self.fc6_padding)
+        self.fc7 = nn.Conv2d(head_channels, head_channels, 1)
+        self.drop = nn.Dropout(dropout)
+        self.score_fr = nn.Conv2d(head_channels, self.num_classes, 1)
+        if stride == 32:
+            self.upscore = deconvolution(self.num_classes, stride=32)
+        else:
+            self.upscore2 = deconvolution(self.num_classes, stride=2)
+            self.score_pool4 = nn.Conv2d(512, self.num_classes, 1)
+        if stride == 16:
+            self.upscore16 = deconvolution(self.num_classes, stride=16)
+        if stride == 8:
+            self.upscore_pool4 = deconvolution(self.num_classes, stride=2)
+            self.score_pool3 = nn.Conv2d(256, self.num_classes, 1)
+            self.upscore8 = deconvolution(self.num_classes, stride=8)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Score layers at zero, deconvolutions bilinear (section 4.3), the rest as He et al. for
+        networks that do not start from VGG16."""
+        for name, layer in self.named_modules():
+            if isinstance(layer, nn.ConvTranspose2d):
+                layer.weight.data.copy_(bilinear_kernel(self.num_classes, layer.kernel_size[0]))
+            elif isinstance(layer, nn.Conv2d):
+                if name.startswith("score_"):
+                    nn.init.zeros_(layer.weight)
+                else:
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
+        (N, num_classes, H, W)."""
+        return self.at_stride(pixels, self.stride)
+
+    def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
+        """`forward` with the skips down to prediction stride 32, 16 or 8 alone, no finer than the
+        network's own: what each skip adds (Figure 4). A coarser stride than the network's own is
+        upsampled bilinearly, as the paper's last deconvolution."""
+        if stride not in (32, 16, 8) or stride < self.stride:
+            raise ValueError(f"stride must be 32, 16 or 8, at least {self.stride}; got {stride}")
+        x = relu_(self.conv1_1(pixels))
+        x = relu_(self.conv1_2(x))
+        x = self.pool(x)  # 1/2
+        x = relu_(self.conv2_1(x))
+        x = relu_(self.conv2_2(x))
+        x = self.pool(x)  # 1/4
+        x = relu_(self.conv3_1(x))
+        x = relu_(self.conv3_2(x))
+        x = relu_(self.conv3_3(x))
+        pool3 = self.pool(x)  # 1/8
+        x = relu_(self.conv4_1(pool3))
+        x = relu_(self.conv4_2(x))
+        x = relu_(self.conv4_3(x))
+        pool4 = self.pool(x)  # 1/16
+        x = relu_(self.conv5_1(pool4))
+        x = relu_(self.conv5_2(x))
+        x = relu_(self.conv5_3(x))
+        x = self.pool(x)  # 1/32
+
+        x = self.drop(relu_(self.fc6(x)))
+        x = self.drop(relu_(self.fc7(x)))
+        score = self.score_fr(x)  # 1/32, num_classes
+        margin = 3 - self.fc6_padding
+        if stride == 32:
+            return self._upsampled_to(pixels, score, stride, margin)
+
+        score_pool4 = self.score_pool4(pool4 * (0.01 if self.at_once else 1.0))
+        score, margin = fuse(self.upscore2(score), score_pool4, margin)  # 1/16
+        if stride == 16:
+            return self._upsampled_to(pixels, score, stride, margin)
+
+        score_pool3 = self.score_pool3(pool3 * (0.0001 if self.at_once else 1.0))
+        score, margin = fuse(self.upscore_pool4(score), score_pool3, margin)  # 1/8
+        return self._upsampled_to(pixels, score, stride, margin)
+
+    def _upsampled_to(self, pixels: Tensor, score: Tensor, stride: int, margin: int) -> Tensor:
+        """The scores upsampled by `stride`, the part of them that lies over the picture.
+
+        A feature at index j of stride s lies over pixel s j + (s - 1)/2 + 1 - p, p being the
+        padding of conv1_1; the deconvolution spreads score i = j - margin around s i + s - 1/2.
+        The difference is the crop: s/2 - 1 + p - s margin. With p = 100 the margins are 3, 5 and
+        9, and the crops the authors' 19, 27 and 31.
+        """
+        if stride == self.stride:
+            upscore = getattr(self, "upscore" if stride == 32 else f"upscore{stride}")(score)
+        else:
+            kernel = bilinear_kernel(self.num_classes, 2 * stride).to(score)
+            upscore = conv_transpose2d(score, kernel, stride=stride)
+        offset = stride // 2 - 1 + self.conv1_1_padding - stride * margin
+        height, width = pixels.shape[-2:]
+        return upscore[..., offset : offset + height, offset : offset + width]
+
+
+def fuse(upscore: Tensor, skip: Tensor, margin: int) -> tuple[Tensor, int]:
+    """Sum of the scores from below, upsampled by 2, and a skip's scores, where both are; and the
+    margin of the result: its index 0 is index `margin` of the skip's layer.
+
+    The deconvolution (kernel 4, stride 2) spreads score i around 2 i + 3/2, and feature j of the
+    layer below lies over 2 j + 1/2 of the skip's, so `upscore` begins at 2 margin - 1: the
+    authors' crops 5 (pool4) and 9 (pool3), or -1 where fc6 is padded.
+    """
+    offset = 2 * margin - 1
+    if offset < 0:
+        height, width = skip.shape[-2:]
+        return upscore[..., -offset : height - offset, -offset : width - offset] + skip, 0
+    height, width = upscore.shape[-2:]
+    return upscore + skip[..., offset : offset + height, offset : offset + width], offset
+
+
+def deconvolution(channels: int, *, stride: int) -> nn.ConvTranspose2d:
+    """Upsampling by `stride`, without bias: the kernel twice as large, as bilinear needs it."""
+    return nn.ConvTranspose2d(channels, channels, 2 * stride, stride=stride, bias=False)
+
+
+def bilinear_kernel(channels: int, size: int) -> Tensor:
+    """(channels, channels, size, size): each channel interpolated bilinearly into itself, for a
+    deconvolution of even kernel `size` and stride size / 2. On the CPU, wherever it is to go."""
+    stride = size / 2
+    ramp = 1 - (torch.arange(size, device="cpu") - (size - 1) / 2).abs() / stride
+    return torch.eye(channels, device="cpu")[:, :, None, None] * torch.outer(ramp, ramp)

@@ -1,0 +1,148 @@
+"""SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation.
+
+Badrinarayanan, Kendall and Cipolla, TPAMI 2017, https://arxiv.org/abs/1511.00561; Figure 2 is the
+network, Figure 3 the unpooling. Dropout as in Bayesian SegNet (Kendall, Badrinarayanan and Cipolla,
+BMVC 2017, https://arxiv.org/abs/1511.02680). Layers bear the names of the authors' `segnet`.
+
+Departure: SegNet-Basic's local response normalisation of the picture is left out; the picture is
+normalised by its mean and deviation like every other network's here.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import max_unpool2d, relu
+
+from segmodels.models._validation import checked_choice, checked_rate
+from segmodels.models.base import SegmentationModel
+
+
+class SegNet(SegmentationModel, paper_url="https://arxiv.org/abs/1511.00561", tags=["segnet"]):
+    """variant: "vgg16", VGG16's 13 convolutions and their mirror; or "basic", 4 encoders and 4
+        decoders of one 7x7 convolution to 64 channels, without ReLU in the decoder.
+    dropout: rate after the encoders and decoders from the third on, the deeper ones (Bayesian
+        SegNet; 0.5 there). 0 is plain SegNet.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        in_channels: int = 3,
+        variant: str = "vgg16",
+        dropout: float = 0.0,
+        palette: Sequence[Sequence[int]] | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        working_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            class_names=class_names,
+            in_channels=in_channels,
+            palette=palette,
+            image_mean=image_mean,
+            image_std=image_std,
+            working_size=working_size,
+        )
+        self.variant = checked_choice("variant", variant, ("vgg16", "basic"))
+        self.dropout = checked_rate("dropout", dropout)
+        if variant == "vgg16":
+            self._build_vgg16()
+        else:
+            self._build_basic()
+        self.pool = nn.MaxPool2d(2, ceil_mode=True, return_indices=True)
+        self.drop = nn.Dropout(dropout)
+        self._initialise()
+
+    def _build_vgg16(self) -> None:
+        self.encoders = nn.ModuleList(
+            [
+                stage("conv1_1 conv1_2", self.in_channels, 64, 64),
+                stage("conv2_1 conv2_2", 64, 128, 128),
+                stage("conv3_1 conv3_2 conv3_3", 128, 256, 256, 256),
+                stage("conv4_1 conv4_2 conv4_3", 256, 512, 512, 512),
+                stage("conv5_1 conv5_2 conv5_3", 512, 512, 512, 512),
+            ]
+        )
+        self.decoders = nn.ModuleList(
+            [
+                stage("conv5_3_d conv5_2_d conv5_1_d", 512, 512, 512, 512),
+                stage("conv4_3_d conv4_2_d conv4_1_d", 512, 512, 512, 256),
+                stage("conv3_3_d conv3_2_d conv3_1_d", 256, 256, 256, 128),
+                stage("conv2_2_d conv2_1_d", 128, 128, 64),
+                stage("conv1_2_d", 64, 64),
+            ]
+        )
+        self.conv1_1_d = nn.Conv2d(64, self.num_classes, 3, padding=1)
+
+    def _build_basic(self) -> None:
+        self.encoders = nn.ModuleList(
+            [
+                stage("conv1", self.in_channels, 64, kernel_size=7),
+                stage("conv2", 64, 64, kernel_size=7),
+                stage("conv3", 64, 64, kernel_size=7),
+                stage("conv4", 64, 64, kernel_size=7),
+            ]
+        )
+        self.decoders = nn.ModuleList(
+            [
+                stage("conv_decode4", 64, 64, kernel_size=7, activation=False),
+                stage("conv_decode3", 64, 64, kernel_size=7, activation=False),
+                stage("conv_decode2", 64, 64, kernel_size=7, activation=False),
+                stage("conv_decode1", 64, 64, kernel_size=7, activation=False),
+            ]
+        )
+        self.conv_classifier = nn.Conv2d(64, self.num_classes, 1)
+
+    def _initialise(self) -> None:
+        """He et al. (section 4.1), zero biases."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
+        (N, num_classes, H, W)."""
+        x = pixels
+        depth = len(self.encoders)
+        pool_indices, sizes = [], []
+        for number, encoder in enumerate(self.encoders, start=1):
+            x = encoder(x)
+            sizes.append(x.shape[-2:])
+            x, indices = self.pool(x)  # 1/2, 1/4, 1/8, 1/16, 1/32
+            pool_indices.append(indices)
+            x = self.drop(x) if number >= 3 else x
+
+        for number, decoder in zip(range(depth, 0, -1), self.decoders, strict=True):
+            x = max_unpool2d(x, pool_indices.pop(), (2, 2), output_size=sizes.pop())
+            x = decoder(x)  # 1/16, 1/8, 1/4, 1/2, 1/1
+            x = self.drop(x) if number >= 3 else x
+        return self.conv1_1_d(x) if self.variant == "vgg16" else self.conv_classifier(x)
+
+
+def stage(
+    names: str, *channels: int, kernel_size: int = 3, activation: bool = True
+) -> nn.Sequential:
+    """A run of `ConvBN` of the given names, from channels[0] to channels[1] and so on."""
+    layers = OrderedDict[str, nn.Module]()
+    for name, channels_in, channels_out in zip(names.split(), channels, channels[1:], strict=False):
+        layers[name] = ConvBN(channels_in, channels_out, kernel_size, activation)
+    return nn.Sequential(layers)
+
+
+class ConvBN(nn.Module):
+    """Convolution, batch normalisation and, with `activation`, ReLU; sizes are kept."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel_size: int, activation: bool
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel_size, padding=kernel_size // 2)
+        self.bn = nn.BatchNorm2d(channels_out)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(x))
+        return relu(x, inplace=True) if self.activation else x

@@ -1,0 +1,185 @@
+"""U-Net: Convolutional Networks for Biomedical Image Segmentation.
+
+Ronneberger, Fischer and Brox, MICCAI 2015, https://arxiv.org/abs/1505.04597; Figure 1 is the
+network. `UNet(class_names=..., in_channels=1, padding="valid", batch_norm=False)` is the paper's,
+572 x 572 -> 388 x 388.
+
+Departures, each an option: `padding="same"` keeps the picture's size; batch normalisation, which
+the paper does without; `encoder="vgg16"` takes VGG16's 13 convolutions as the contracting path (64,
+128, 256, 512, 512 channels), so that it can start from ImageNet.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segmodels.models._validation import checked_bool, checked_choice, checked_int, checked_rate
+from segmodels.models.base import SegmentationModel
+
+MAX_BASE_CHANNELS = 512  # eight times the paper's
+
+
+class UNet(SegmentationModel, paper_url="https://arxiv.org/abs/1505.04597", tags=["unet"]):
+    """encoder: "plain", the paper's two convolutions a level, or "vgg16".
+    base_channels: of the plain encoder's first level; they double with each level; at most 512.
+    padding: "same", or "valid" for the paper's unpadded convolutions.
+    batch_norm: after every 3x3 convolution.
+    dropout: rate at the end of the contracting path (section 3.1), as the authors' network has it:
+        after its last two levels.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        in_channels: int = 3,
+        encoder: str = "plain",
+        base_channels: int = 64,
+        padding: str = "same",
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        palette: Sequence[Sequence[int]] | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        working_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            class_names=class_names,
+            in_channels=in_channels,
+            palette=palette,
+            image_mean=image_mean,
+            image_std=image_std,
+            working_size=working_size,
+        )
+        self.encoder = checked_choice("encoder", encoder, ("plain", "vgg16"))
+        self.base_channels = checked_int("base_channels", base_channels, MAX_BASE_CHANNELS)
+        self.padding = checked_choice("padding", padding, ("same", "valid"))
+        self.batch_norm = checked_bool("batch_norm", batch_norm)
+        self.dropout = checked_rate("dropout", dropout)
+
+        if encoder == "vgg16":
+            c1, c2, c3, c4, c5 = 64, 128, 256, 512, 512
+            self.depths = (2, 2, 3, 3, 3)
+        else:
+            c1, c2, c3, c4, c5 = (base_channels * 2**level for level in range(5))
+            self.depths = (2, 2, 2, 2, 2)
+
+        def convolutions(channels_in: int, channels: int, depth: int = 2) -> nn.Sequential:
+            return conv_block(channels_in, channels, depth, padding=padding, batch_norm=batch_norm)
+
+        self.encoder1 = convolutions(in_channels, c1, self.depths[0])
+        self.encoder2 = convolutions(c1, c2, self.depths[1])
+        self.encoder3 = convolutions(c2, c3, self.depths[2])
+        self.encoder4 = convolutions(c3, c4, self.depths[3])
+        self.encoder5 = convolutions(c4, c5, self.depths[4])
+        # Padded, an odd size is rounded up and the upsampled map cropped; unpadded, rounded down,
+        # which keeps the skips' centre crops aligned.
+        self.pool = nn.MaxPool2d(2, ceil_mode=padding == "same")
+        self.drop = nn.Dropout(dropout)
+
+        self.upconv4 = nn.ConvTranspose2d(c5, c4, 2, stride=2)
+        self.decoder4 = convolutions(2 * c4, c4)
+        self.upconv3 = nn.ConvTranspose2d(c4, c3, 2, stride=2)
+        self.decoder3 = convolutions(2 * c3, c3)
+        self.upconv2 = nn.ConvTranspose2d(c3, c2, 2, stride=2)
+        self.decoder2 = convolutions(2 * c2, c2)
+        self.upconv1 = nn.ConvTranspose2d(c2, c1, 2, stride=2)
+        self.decoder1 = convolutions(2 * c1, c1)
+        self.heatmaps = nn.Conv2d(c1, self.num_classes, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Gaussian weights of deviation sqrt(2 / fan in) (section 3), zero biases."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
+        (N, num_classes, H, W); unpadded ("valid") the smaller map of Figure 1, and ValueError for
+        a picture that leaves nothing of it."""
+        if self.padding == "valid":
+            self._check_valid_size(*pixels.shape[-2:])
+        skip1 = self.encoder1(pixels)
+        skip2 = self.encoder2(self.pool(skip1))  # 1/2
+        skip3 = self.encoder3(self.pool(skip2))  # 1/4
+        skip4 = self.drop(self.encoder4(self.pool(skip3)))  # 1/8
+        x = self.drop(self.encoder5(self.pool(skip4)))  # 1/16
+        x = self.decoder4(concatenate(skip4, self.upconv4(x)))  # 1/8
+        x = self.decoder3(concatenate(skip3, self.upconv3(x)))  # 1/4
+        x = self.decoder2(concatenate(skip2, self.upconv2(x)))  # 1/2
+        x = self.decoder1(concatenate(skip1, self.upconv1(x)))
+        return self.heatmaps(x)
+
+    def _check_valid_size(self, height: int, width: int) -> None:
+        if valid_output_size(min(height, width), self.depths) < 1:
+            smallest = next(n for n in range(1, 1000) if valid_output_size(n, self.depths) > 0)
+            raise ValueError(
+                f"an unpadded U-Net has no output for a picture of {height} x {width} pixels: it "
+                f'needs at least {smallest} x {smallest}; use a larger picture or padding="same"'
+            )
+
+    def valid_input_size(self, size: int) -> tuple[int, int]:
+        """Unpadded: the smallest input height whose every pooling halves evenly and whose map has
+        at least `size` rows, and how many rows of context lie before the map; widths alike."""
+        # 572 -> 388: poolings halve evenly where 572 - 16 n does.
+        even = next(n for n in range(1000, 1016) if self._halves_evenly(n))
+        margin = (even - valid_output_size(even, self.depths)) // 2
+        smallest = size + 2 * margin
+        return smallest + (even - smallest) % 16, margin
+
+    def _halves_evenly(self, size: int) -> bool:
+        for depth in self.depths[:-1]:
+            size -= 2 * depth
+            if size % 2:
+                return False
+            size //= 2
+        return True
+
+
+def conv_block(
+    channels_in: int, channels: int, depth: int, *, padding: str, batch_norm: bool
+) -> nn.Sequential:
+    """`depth` times a 3x3 convolution and a ReLU, with batch normalisation between them or not."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers.append(nn.Conv2d(channels_in, channels, 3, padding=padding))
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(channels))
+        layers.append(nn.ReLU(inplace=True))
+        channels_in = channels
+    return nn.Sequential(*layers)
+
+
+def concatenate(skip: Tensor, x: Tensor) -> Tensor:
+    """Skip and upsampled map, (N, C, h, w) each, along the channels. Unpadded, the skip is larger
+    and its centre is taken; padded, `x` may be one row or column larger, and loses it."""
+    x = x[..., : skip.shape[-2], : skip.shape[-1]]
+    top = (skip.shape[-2] - x.shape[-2]) // 2
+    left = (skip.shape[-1] - x.shape[-1]) // 2
+    skip = skip[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+    return torch.cat([skip, x], dim=1)
+
+
+def valid_output_size(size: int, depths: Sequence[int]) -> int:
+    """Height of the unpadded network's map for a picture's height, widths alike: every convolution
+    takes a pixel on either side. 572 -> 388; less than 1 where nothing is left. `depths`:
+    convolutions of each encoder level."""
+    for depth in depths[:-1]:
+        size = max(0, size - 2 * depth) // 2
+    size -= 2 * depths[-1]
+    for _ in depths[:-1]:
+        size = 2 * size - 4
+    return size
+
+
+def mirrored(indices: Tensor, size: int) -> Tensor:
+    """Indices of any value folded into 0 .. size - 1 by reflection at the first and last pixel."""
+    if size == 1:
+        return torch.zeros_like(indices)
+    period = 2 * (size - 1)
+    indices = indices % period
+    return torch.minimum(indices, period - indices)

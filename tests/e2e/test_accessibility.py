@@ -1,0 +1,129 @@
+"""The page is for everybody: phones, dark mode, keyboards, screen readers."""
+
+from importlib.resources import files
+
+import gradio as gr
+import pytest
+from playwright.sync_api import expect
+
+from segmodels.demo import strings
+from tests.support.pages import ROOT, finished, open_tab, opened, screenshot
+
+STREET = ROOT / "examples" / "avenue.jpg"
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+TABS = list(strings.TABS.values())
+
+
+def violations(page):
+    """{rule: the elements that break it, as HTML}, by axe-core."""
+    page.evaluate(AXE)
+    found = page.evaluate("async () => (await axe.run(document)).violations")
+    return {rule["id"]: [node["html"] for node in rule["nodes"]] for rule in found}
+
+
+@pytest.fixture(scope="module")
+def gradios_own(browser):
+    """The rules that a page of Gradio's components alone breaks."""
+    with gr.Blocks() as blocks:
+        gr.Markdown("# A page")
+        image = gr.Image(type="filepath", sources=["upload", "clipboard", "webcam"])
+        gr.Examples([[str(STREET)]], inputs=image)
+        gr.Radio(["a", "b"], label="Radio", value="a")
+        gr.Button("Button", variant="primary")
+        with gr.Tabs():
+            for name in TABS:
+                with gr.Tab(name):
+                    gr.Slider(0, 1, label="Slider")
+                    gr.File([str(STREET)], file_count="multiple", interactive=False)
+                    gr.Image(str(STREET), interactive=False)
+                    gr.Code("pass", language="python", interactive=False)
+                    gr.Dropdown(["a"], label="Dropdown")
+                    gr.Textbox(label="Textbox", placeholder="placeholder")
+                    gr.Markdown("```python\npass\n```\n`code` [link](https://example.org)")
+    blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        found = {}
+        for scheme in ("light", "dark"):
+            context = browser.new_context(color_scheme=scheme)
+            page = context.new_page()
+            page.goto(f"{blocks.local_url}?__theme={scheme}")
+            button = page.get_by_role("button", name="Button", exact=True)
+            expect(button).to_be_visible(timeout=60_000)
+            expect(page.get_by_role("button", name="Settings")).to_be_visible()  # the page's end
+            page.wait_for_timeout(300)
+            found[scheme] = violations(page)
+            context.close()
+        yield found
+    finally:
+        blocks.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_rule_of_axe_is_broken_beyond_gradios_own(browser, tiny_address, gradios_own, scheme):
+    with opened(browser, tiny_address, scheme=scheme) as page:
+        finished(page, 900, 600)
+        new = {}
+        for name in TABS:
+            open_tab(page, name)
+            if name == strings.TABS["uncertainty"]:
+                page.locator("#sample").click()
+            ready = page.locator("[role=tabpanel]:visible figure[data-state=running]")
+            expect(ready).to_have_count(0)
+            page.wait_for_timeout(300)
+            for rule, elements in violations(page).items():
+                ours = [html for html in elements if "viewer" in html or "plot" in html]
+                if rule not in gradios_own[scheme] or ours:
+                    new[name, rule] = elements
+            screenshot(page, f"desktop-{scheme}-{list(strings.TABS)[TABS.index(name)]}")
+        assert not new
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_everything_without_scrolling_sideways(browser, tiny_address, scheme):
+    with opened(browser, tiny_address, width=375, height=800, scheme=scheme) as page:
+        finished(page, 900, 600)
+        for name in TABS:
+            open_tab(page, name)
+            page.wait_for_timeout(500)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
+            screenshot(page, f"phone-{scheme}-{list(strings.TABS)[TABS.index(name)]}")
+        stages = page.locator("#masks .stage").all()
+        assert all(stage.bounding_box()["width"] > 300 for stage in stages)
+
+
+def test_the_viewer_is_used_by_the_keyboard_alone(page):
+    finished(page, 900, 600)
+    page.locator("#masks").get_by_role("radio", name="Overlay").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#masks .panels")).to_have_attribute("data-view", "map")
+    page.keyboard.press("Tab")  # opacity
+    page.keyboard.press("Home")
+    page.keyboard.press("Tab")  # panels
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#masks figure:visible")).to_have_count(1)
+    page.keyboard.press("Tab")  # the first class
+    box = page.locator("#masks .key input").first
+    expect(box).to_be_focused()
+    page.keyboard.press("Space")
+    expect(box).not_to_be_checked()
+    page.locator("#masks .view").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#masks .status")).to_contain_text("FCN-8s: ")
+    outline = page.locator("#masks .view").first.evaluate("e => getComputedStyle(e).outlineStyle")
+    assert outline == "solid"
+
+
+def test_masks_are_told_in_words(page):
+    finished(page, 900, 600)
+    labels = page.locator("#masks [role=img]").evaluate_all(
+        "views => views.map(view => view.getAttribute('aria-label'))"
+    )
+    for title, label in zip(("FCN-8s", "U-Net", "SegNet"), labels, strict=True):
+        assert label.startswith(f"Classes that {title} sees, by area: ")
+        assert "%" in label
+    expect(page.locator("#masks [role=status]")).to_contain_text("All networks agree on")
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_the_page_says_what_becomes_of_the_picture(page):
+    expect(page.locator("#privacy")).to_contain_text("deleted after 10 minutes")

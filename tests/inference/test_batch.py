@@ -1,0 +1,128 @@
+"""Many pictures: as one by one, in batches, resumed, and shared among processes."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segmodels import Segmenter, UNet
+from segmodels.data.image_io import read_picture
+from segmodels.inference.batch import Done, Failure, Job, Predictor
+from tests.conftest import CLASS_NAMES
+
+ROOT = Path(__file__).parents[2]
+SIZES = [(30, 20), (30, 20), (16, 40), (30, 20), (16, 40), (30, 20), (9, 9)]  # width, height
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The network's folder."""
+    folder = tmp_path_factory.mktemp("models") / "unet-tiny"
+    UNet(class_names=CLASS_NAMES, base_channels=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(folder):
+    return Segmenter(UNet.from_pretrained(folder), "cpu", "fp32")
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "out").mkdir()
+    found = []
+    for number, (width, height) in enumerate(SIZES):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(path)
+        out = tmp_path / "out"
+        found.append(Job(path, out / f"{number}.png", out / f"{number}_overlay.png"))
+    return found
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (2, 3), (5, 2), (100, 1)])
+def test_every_picture_is_segmented_as_it_is_alone(segmenter, jobs, batch_size, threads):
+    predictor = Predictor(segmenter, batch_size=batch_size, threads=threads)
+    done = list(predictor.run(jobs))
+    assert sorted(done, key=str) == sorted((Done(job, None) for job in jobs), key=str)
+    for job in jobs:
+        expected = segmenter(job.picture)
+        with Image.open(job.class_ids) as ids:
+            assert np.array_equal(np.array(ids), expected.class_map)
+        assert np.array_equal(read_picture(job.overlay), np.array(expected.overlay(0.5)))
+    assert 0 < predictor.busy <= 1
+
+
+def test_pictures_of_one_size_go_through_together_and_few_wait(segmenter, jobs, monkeypatch):
+    batches = []
+    together = segmenter.together
+
+    def recorded(images, pixels):
+        batches.append(tuple(pixels.shape))
+        return together(images, pixels)
+
+    monkeypatch.setattr(segmenter, "together", recorded)
+    list(Predictor(segmenter, batch_size=2, threads=1).run(jobs))
+    # A pair of 20 x 30; (16, 40), 20 x 30 and a second (16, 40) that makes a pair; another 20 x 30
+    # does too; 9 x 9 is left.
+    assert batches == [(2, 3, 20, 30), (2, 3, 40, 16), (2, 3, 20, 30), (1, 3, 9, 9)]
+
+
+def test_a_bad_picture_is_reported_and_the_rest_go_on(segmenter, jobs):
+    jobs[2].picture.write_text("no picture")
+    failures = [one for one in Predictor(segmenter).run(jobs) if isinstance(one, Failure)]
+    assert [failure.job for failure in failures] == [jobs[2]]
+    assert "2.png is not a picture" in str(failures[0].error)
+    assert [job.is_done for job in jobs] == [True, True, False, True, True, True, True]
+
+
+def test_a_full_disk_is_an_error_and_no_half_file_stays(segmenter, jobs, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        list(Predictor(segmenter).run(jobs))
+    assert not list(jobs[0].class_ids.parent.iterdir())
+
+
+def test_two_processes_do_each_picture_once_and_report_together(folder, jobs):
+    jobs[3].picture.write_text("no picture")
+    out = jobs[0].class_ids.parent
+    Image.new("P", (1, 1)).save(jobs[0].class_ids)  # as an earlier run left them
+    Image.new("RGB", (1, 1)).save(jobs[0].overlay)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "segmodels", "predict", *(str(j.picture) for j in jobs)]
+    command += ["--model", str(folder), "--out", str(out), "--resume", "--device", "cpu"]
+    team = {"PYTHONPATH": str(ROOT)}
+    team |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            command,
+            env={
+                **os.environ,
+                **team,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "PYTHONPATH": str(ROOT),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    (first, errors), (second, more) = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], errors + more
+    assert first.startswith("6 of 7 pictures segmented")
+    assert second == ""
+    assert "3.png is not a picture" in errors
+    assert [job.is_done for job in jobs] == [True, True, True, False, True, True, True]
+    assert read_picture(jobs[0].class_ids).shape[:2] == (1, 1)  # left as it was

@@ -1,0 +1,180 @@
+"""Served pages and a browser, for the tests of the page."""
+
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from segmodels import FCN, SegNet, UNet
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = ROOT / "artifacts"  # kept by CI
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "/usr/bin/chromium"
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+WAIT = 60_000  # milliseconds
+expect.set_options(timeout=WAIT)
+
+
+@contextmanager
+def serving(log: Path, *command):
+    """The address of a page that a Python command serves."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = {k: v for k, v in os.environ.items() if k != "SEGMODELS_MODELS"}
+    variables |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+    variables["PYTHONPATH"] = str(ROOT)
+    with open(log, "w") as output:
+        demo = subprocess.Popen(
+            [sys.executable, *command], stdout=output, stderr=output, env=variables
+        )
+    try:
+        for _ in range(240):
+            if "Running on" in log.read_text() or demo.poll() is not None:
+                break
+            time.sleep(0.5)
+        assert demo.poll() is None, log.read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        demo.terminate()
+        demo.wait(20)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    """Where `python app.py` listens, with the networks of the repository."""
+    with serving(tmp_path_factory.mktemp("demo") / "log.txt", ROOT / "app.py") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """A folder of networks of few weights: weights_card/*, and one that a visitor may bring."""
+    folder = tmp_path_factory.mktemp("tiny")
+    names = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"]
+    road = {"class_names": [*names, "pedestrian", "bicyclist"], "working_size": 64}
+    networks = {
+        "weights_card/fcn-camvid": FCN(head_channels=8, at_once=False, **road),
+        "weights_card/unet-camvid": UNet(base_channels=2, **road),
+        "weights_card/segnet-camvid": SegNet(variant="basic", dropout=0.5, **road),
+        "weights_card/unet-msrc": UNet(class_names=["cat", "dog"], base_channels=2),
+        "guest": UNet(class_names=["road", "zebra"], base_channels=2, working_size=64),
+    }
+    for name, network in networks.items():
+        for layer_name, parameter in network.named_parameters():
+            if layer_name.startswith("score"):
+                parameter.data.normal_(std=0.1)
+        network.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_address(served):
+    """Where the page listens with those networks, two scenes of them."""
+    with serving(served / "log.txt", Path(__file__).with_name("served_page.py"), served) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *CAMERA])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, tiny_address):
+    with opened(browser, tiny_address) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser, address, *, width=1280, height=900, scheme="light"):
+    """The page, showing its first example. Errors in the browser's console fail the test."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, locale="en-GB"
+    )
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{address}/?__theme={scheme}")
+    expect(page.locator("#masks canvas:visible").first).to_be_visible(timeout=WAIT)
+    yield page
+    context.close()
+    assert not errors
+
+
+def choose(page: Page, path: Path) -> None:
+    """Upload the picture and wait until every network of the scene has answered or failed."""
+    with Image.open(path) as image:
+        width, height = image.size
+    remove = page.locator("#picture").get_by_label("Remove Image")
+    if remove.count():
+        remove.click()
+        expect(page.locator("#masks .viewer")).to_be_hidden(timeout=WAIT)
+    page.locator("#picture input[type=file]").set_input_files(path)
+    finished(page, width, height)
+
+
+def finished(page: Page, width: int, height: int) -> None:
+    """Wait until a picture of this size is compared."""
+    page.wait_for_function(
+        """([width, height]) => {
+            const stages = [...document.querySelectorAll("#masks .stage")];
+            return stages.length && stages.every((stage) => {
+                const [w, h] = stage.style.aspectRatio.split("/").map(Number);
+                const state = stage.parentElement.dataset.state;
+                const drawn = stage.querySelector("canvas").width !== 300;
+                return Math.abs(w * height - h * width) <= height
+                    && (state === "failed" || (state === "ready" && drawn));
+            });
+        }""",
+        arg=[width, height],
+    )
+
+
+def painted(page: Page, title: str, viewer: str = "#masks") -> np.ndarray:
+    """(h, w, 4) RGBA of the map that a panel shows."""
+    figure = page.locator(f"{viewer} figure", has=page.locator(f"strong:text-is('{title}')"))
+    canvas = figure.locator("canvas")
+    expect(canvas).to_be_visible(timeout=WAIT)
+    width, height, data = canvas.evaluate(
+        """canvas => {
+            const { width, height } = canvas;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+            let text = "";
+            for (let i = 0; i < data.length; i += 32768)
+                text += String.fromCharCode(...data.subarray(i, i + 32768));
+            return [width, height, btoa(text)];
+        }"""
+    )
+    return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Also where the tab is in the menu of those that have no room."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if tab.count() and tab.first.is_visible():
+        tab.first.click()
+    else:
+        page.get_by_label("More tabs").click()
+        page.locator(".overflow-dropdown button", has_text=name).click()
+
+
+def screenshot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.wait_for_timeout(300)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)

@@ -1,0 +1,35 @@
+"""`python served_page.py FOLDER`: the page with the networks of FOLDER, of which SegNet fails on
+pictures 13 pixels wide, and with a Hub on which FOLDER/guest is "org/guest"."""
+
+import sys
+from pathlib import Path
+
+import app
+from segmodels import CheckpointError, load_model
+from segmodels.demo import user_models
+from segmodels.inference.comparison import Network, load_networks
+from segmodels.inference.segmenter import Segmenter
+
+
+class Fragile(Segmenter):
+    def __call__(self, picture, **options):
+        if picture.shape[1] == 13:
+            raise RuntimeError("not this one")
+        return super().__call__(picture, **options)
+
+
+def load(self, hub_id):
+    if hub_id != "org/guest":
+        raise CheckpointError(f"there is no public model {hub_id} on the Hub")
+    return Network(
+        "guest", user_models.SCENE, Segmenter(load_model(folder / "guest"), "cpu"), hub_id
+    )
+
+
+folder = Path(sys.argv[1])
+names = ("fcn-camvid", "unet-camvid", "segnet-camvid", "unet-msrc")
+networks = load_networks([str(folder / "weights_card" / name) for name in names], "cpu")
+networks[2].segmenter.__class__ = Fragile
+user_models.Guests._load = load
+app.load_networks = lambda sources: networks
+app.main()
