@@ -16,9 +16,9 @@ import gradio as gr
 from segmodels import CheckpointError
 from segmodels.demo import html, server, strings
 from segmodels.demo.api import add_api
-from segmodels.demo.callbacks import CLEARED, FILLED_WHEN_OPEN, Actions
+from segmodels.demo.callbacks import CLEARED, FILLED_WHEN_OPEN, Callbacks
 from segmodels.demo.components import ASSETS, CSS, picture_input, viewer
-from segmodels.demo.service import MAX_PIXELS, Host
+from segmodels.demo.service import MAX_PIXELS, ComparisonService
 from segmodels.demo.user_models import MAX_BYTES
 from segmodels.inference.comparison import Network, load_networks, served_sources
 
@@ -39,37 +39,37 @@ on_gpu = spaces.GPU if spaces else lambda function: function
 
 def build_page(networks: list[Network]) -> gr.Blocks:
     """The page for these networks, and the named endpoints of its API."""
-    host = Host(networks, HERE / "examples")
+    service = ComparisonService(networks, HERE / "examples")
     with gr.Blocks(title=strings.TITLE, delete_cache=(60, KEPT_SECONDS)) as page:
         gr.Markdown(strings.INTRODUCTION)
-        Page(host).wire(page)
-        add_api(host, on_gpu(host.visit))
+        Page(service).wire(page)
+        add_api(service, on_gpu(service.run))
     return page
 
 
 class Page:
     """The page's components from top to bottom, and what happens when they are used."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.visit = gr.State(time_to_live=KEPT_SECONDS)  # a Visit, once there is one
-        self.guests = gr.State({})  # Hub id by the name of the network that it replaces
+    def __init__(self, service: ComparisonService) -> None:
+        self.service = service
+        self.session = gr.State(time_to_live=KEPT_SECONDS)  # a Session, once there is one
+        self.replacements = gr.State({})  # Hub id by the name of the network that it replaces
         self.open_tab = gr.State("areas")
-        self.filled = gr.State([])  # tabs that show what belongs to the visit
-        scene = next(iter(host.scenes))
+        self.filled = gr.State([])  # tabs that show what belongs to the session
+        scene = next(iter(service.scenes))
         first = EXAMPLES.get(scene, EXAMPLES["road"])[0]
-        self.actions = Actions(host, HERE / "examples" / first, on_gpu)
+        self.callbacks = Callbacks(service, HERE / "examples" / first, on_gpu)
         self.lay_out_input()
         self.masks = viewer(elem_id="masks")
         self.tabs: dict[str, gr.Tab] = {}
         with gr.Tabs(elem_id="tabs"):
             self.lay_out_insights()
             self.lay_out_truth()
-            self.lay_out_take_away()
+            self.lay_out_downloads()
             self.lay_out_networks()
 
     def lay_out_input(self) -> None:
-        scenes = list(self.host.scenes)
+        scenes = list(self.service.scenes)
         with gr.Row(elem_id="input"):
             with gr.Column(scale=2, min_width=280):
                 self.picture = picture_input(
@@ -94,7 +94,7 @@ class Page:
         self.picture_note = gr.HTML(elem_classes="slot")
 
     def lay_out_examples(self, scene: str) -> gr.Column:
-        first = next(iter(self.host.scenes))
+        first = next(iter(self.service.scenes))
         names = EXAMPLES.get(scene, EXAMPLES["road"])
         with gr.Column(visible=scene == first) as column:
             gr.Examples(
@@ -133,7 +133,7 @@ class Page:
 
     def lay_out_truth(self) -> None:
         with self.tab("truth"):
-            example = strings.TRUTH_EXAMPLE if self.host.labels else ""
+            example = strings.TRUTH_EXAMPLE if self.service.labels else ""
             gr.Markdown(f"{strings.TRUTH_HELP} {example}")
             self.label = picture_input(
                 label="Label picture",
@@ -146,10 +146,10 @@ class Page:
             self.errors = viewer(elem_id="errors")
             self.iou = gr.HTML(elem_id="iou")
 
-    def lay_out_take_away(self) -> None:
-        with self.tab("take"):
-            gr.Markdown(strings.TAKE_HELP)
-            self.take_note = gr.HTML(elem_classes="slot")
+    def lay_out_downloads(self) -> None:
+        with self.tab("downloads"):
+            gr.Markdown(strings.DOWNLOADS_HELP)
+            self.downloads_note = gr.HTML(elem_classes="slot")
             with gr.Row():
                 self.shared = gr.Image(
                     label="Comparison (PNG)",
@@ -184,7 +184,7 @@ class Page:
                     gr.Markdown(text)
         with self.tab("own"):
             gr.Markdown(strings.OWN_HELP.format(megabytes=MAX_BYTES // 1_000_000))
-            slots = [(f"{n.title} ({n.name})", n.name) for n in self.host.networks.values()]
+            slots = [(f"{n.title} ({n.name})", n.name) for n in self.service.networks.values()]
             with gr.Row():
                 self.slot = gr.Dropdown(slots, value=slots[0][1], label="In the place of")
                 self.hub_id = gr.Textbox(
@@ -195,21 +195,21 @@ class Page:
                 )
             with gr.Row():
                 self.bring = gr.Button("Load and compare", elem_id="bring")
-                self.send_away = gr.Button("Back to the page's own networks")
-            self.guest_note = gr.HTML(elem_id="guest-note", elem_classes="slot")
+                self.reset_models = gr.Button("Back to the page's own networks")
+            self.user_model_note = gr.HTML(elem_id="user-model-note", elem_classes="slot")
         with self.tab("programs"):
-            gr.Markdown(self.host.programs())
+            gr.Markdown(self.service.programs())
 
     def wire(self, page: gr.Blocks) -> None:
-        """What happens when something is used: `actions`, by the names of the components."""
-        asked = [self.picture, self.scene, self.guests, self.visit, self.open_tab]
+        """What happens when something is used: `callbacks`, by the names of the components."""
+        asked = [self.picture, self.scene, self.replacements, self.session, self.open_tab]
         everything = [getattr(self, name) for name in CLEARED]
         networks: dict[str, Any] = {"concurrency_id": "networks", "api_visibility": "private"}
         light: dict[str, Any] = {"queue": False, "api_visibility": "private"}
 
         page.load(self.welcome, None, [self.picture, *everything], show_progress="hidden", **light)
         gr.on(
-            [self.picture.change, self.scene.change, self.guests.change],
+            [self.picture.change, self.scene.change, self.replacements.change],
             self.doing("run"),
             asked,
             everything,
@@ -226,7 +226,7 @@ class Page:
             if name in FILLED_WHEN_OPEN:
                 opened.then(
                     self.doing("fill"),
-                    [self.open_tab, self.visit, self.filled],
+                    [self.open_tab, self.session, self.filled],
                     everything,
                     show_progress_on=[self.heat, self.stages, self.files],
                     **networks,
@@ -234,36 +234,36 @@ class Page:
         self.picture.change(lambda: None, None, self.label, **light)
         self.label.change(
             self.doing("judge"),
-            [self.label, self.visit],
+            [self.label, self.session],
             [self.errors, self.iou, self.truth_note],
             api_visibility="private",
         )
         self.sample.click(
             self.doing("draw_samples"),
-            [self.visit, self.samples],
+            [self.session, self.samples],
             [self.variance, self.uncertainty_note],
             **networks,
         )
         gr.on(
             [self.bring.click, self.hub_id.submit],
-            self.doing("invite"),
-            [self.slot, self.hub_id, self.guests],
-            [self.guests, self.guest_note],
+            self.doing("add_user_model"),
+            [self.slot, self.hub_id, self.replacements],
+            [self.replacements, self.user_model_note],
             api_visibility="private",
         )
-        self.send_away.click(
-            self.doing("send_away"),
+        self.reset_models.click(
+            self.doing("reset_models"),
             None,
-            [self.guests, self.guest_note],
+            [self.replacements, self.user_model_note],
             api_visibility="private",
         )
 
-    def doing(self, action: str) -> Callable[..., Iterator[Any]]:
-        """The action as Gradio calls it: changes by component."""
+    def doing(self, callback: str) -> Callable[..., Iterator[Any]]:
+        """The callback as Gradio calls it: changes by component."""
 
         def act(*values: Any) -> Iterator[Any]:
             changed = False
-            for changes in getattr(self.actions, action)(*values):
+            for changes in getattr(self.callbacks, callback)(*values):
                 changed = True
                 yield {getattr(self, name): value for name, value in changes.items()}
             if not changed:
@@ -272,10 +272,10 @@ class Page:
         return act
 
     def welcome(self) -> dict[Any, Any]:
-        return {getattr(self, name): value for name, value in self.actions.welcome().items()}
+        return {getattr(self, name): value for name, value in self.callbacks.welcome().items()}
 
     def show_scene(self, scene: str) -> list[Any]:
-        columns = [gr.Column(visible=name == scene) for name in self.host.scenes]
+        columns = [gr.Column(visible=name == scene) for name in self.service.scenes]
         return [strings.SCENES[scene], *columns]
 
 

@@ -9,17 +9,17 @@ import gradio as gr
 
 from segmodels.data.image_io import PictureError
 from segmodels.demo.components import picture_input
-from segmodels.demo.service import Host
-from segmodels.demo.session import Visit
+from segmodels.demo.service import ComparisonService
+from segmodels.demo.session import Session
 from segmodels.inference.comparison import Failure, summary
 
-Compute = Callable[[str, Sequence[str], str], Visit]  # `Host.visit`
+Compute = Callable[[str, Sequence[str], str], Session]  # `ComparisonService.run`
 
 
-def add_api(host: Host, visit: Compute) -> None:
-    """The endpoints, within a gr.Blocks. visit: `host.visit`, on the GPU where there is one."""
-    sources = {network.name: network.source for network in host.networks.values()}
-    scenes = {scene: host.line_up(scene, {}) for scene in host.scenes}
+def add_api(service: ComparisonService, compute: Compute) -> None:
+    """The endpoints, within a gr.Blocks. compute: `service.run`, on the GPU where there is one."""
+    sources = {network.name: network.source for network in service.networks.values()}
+    scenes = {scene: service.sources_of(scene, {}) for scene in service.scenes}
 
     def segment(picture: str, model: str) -> Iterator[str]:
         """Segment a picture: the class of every pixel as an indexed PNG of the picture's own size.
@@ -53,7 +53,7 @@ def add_api(host: Host, visit: Compute) -> None:
     def answers(picture: str | None, sources: Sequence[str], scene: str) -> list[Any]:
         """What is wrong with the picture becomes the answer."""
         try:
-            return visit(picture or "", sources, scene).answers(host.network)
+            return compute(picture or "", sources, scene).answers(service.network)
         except PictureError as error:
             raise gr.Error(str(error)) from error
 

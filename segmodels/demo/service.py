@@ -12,8 +12,8 @@ from segmodels.data.image_io import read_picture
 from segmodels.demo import html, strings, viewer
 from segmodels.demo.downloads import comparison_file, files, snippet
 from segmodels.demo.ground_truth import judge, read_label
-from segmodels.demo.session import Visit, digest_of, remember
-from segmodels.demo.user_models import Guests
+from segmodels.demo.session import Session, digest_of, new_session
+from segmodels.demo.user_models import UserModels
 from segmodels.demo.viewer import HEAT_SIZE, View
 from segmodels.inference.comparison import Failure, Network, Result, by_scene, compare, results_of
 from segmodels.models.fcn import FCN
@@ -28,32 +28,32 @@ class ViewError(ValueError):
 
 @dataclass(frozen=True)
 class Shown:
-    """A comparison as far as it has got. visit: once it is complete."""
+    """A comparison as far as it has got. session: once it is complete."""
 
     masks: View
     areas: str
     agreement: View | None
-    visit: Visit | None
+    session: Session | None
 
 
-class Host:
+class ComparisonService:
     """networks: those served, each scene's at least one. labels: a folder of label pictures
     for example pictures of the same stem, with their class names in classes.txt."""
 
     def __init__(self, networks: Sequence[Network], examples: Path | None = None) -> None:
         self.scenes = by_scene(networks)
         self.networks = {network.source: network for network in networks}
-        self.guests = Guests(str(networks[0].segmenter.device))
+        self.user_models = UserModels(str(networks[0].segmenter.device))
         self.labels = _labels(examples)
 
     def network(self, source: str) -> Network:
         """A served network, or a visitor's (from the Hub again if need be)."""
-        return self.networks.get(source) or self.guests.get(source)
+        return self.networks.get(source) or self.user_models.get(source)
 
-    def line_up(self, scene: str, guests: Mapping[str, str]) -> list[str]:
+    def sources_of(self, scene: str, replacements: Mapping[str, str]) -> list[str]:
         """Sources of the scene's networks, in the place of some those that the visitor brought.
-        guests: Hub id by the name of the network that it replaces."""
-        return [guests.get(network.name, network.source) for network in self.scenes[scene]]
+        replacements: Hub id by the name of the network that it replaces."""
+        return [replacements.get(network.name, network.source) for network in self.scenes[scene]]
 
     def compare(self, path: str, sources: Sequence[str], scene: str) -> Iterator[Shown]:
         """At once the picture, then each network's answer as it comes. Raises PictureError."""
@@ -69,22 +69,22 @@ class Host:
                 yield Shown(masks, _plots(networks, answers), None, None)
         results = results_of(answers)
         agreement = viewer.agreement_view(url, size, results) if len(results) > 1 else None
-        visit = remember(digest_of(path), path, scene, answers)
+        session = new_session(digest_of(path), path, scene, answers)
         masks = viewer.comparison(url, size, networks, answers)
-        yield Shown(masks, _plots(networks, answers), agreement, visit)
+        yield Shown(masks, _plots(networks, answers), agreement, session)
 
-    def visit(self, path: str, sources: Sequence[str], scene: str) -> Visit:
+    def run(self, path: str, sources: Sequence[str], scene: str) -> Session:
         """The same without a page to show it on."""
         networks = [self.network(source) for source in sources]
         answers = list(compare(networks, path, max_pixels=MAX_PIXELS))
-        return remember(digest_of(path), path, scene, answers)
+        return new_session(digest_of(path), path, scene, answers)
 
-    def confidence(self, visit: Visit) -> Iterator[View]:
+    def confidence(self, session: Session) -> Iterator[View]:
         """Each network's probabilities, as they come: of the winning class, and of each class."""
-        networks = [self.network(source) for source in visit.sources]
+        networks = [self.network(source) for source in session.sources]
         names = dict.fromkeys(name for network in networks for name in network.model.class_names)
         choices = [strings.CONFIDENCE, *names]
-        picture, url = self._picture(visit)
+        picture, url = self._picture(session)
 
         def panels() -> Iterator[viewer.Panel]:
             for network in networks:
@@ -93,7 +93,7 @@ class Host:
                 )
                 yield viewer.heat_panel(network, probabilities, choices)
 
-        yield from viewer.growing(
+        yield from viewer.stream_view(
             url,
             picture.shape,
             [network.title for network in networks],
@@ -102,13 +102,13 @@ class Host:
             choices=choices,
         )
 
-    def skips(self, visit: Visit) -> Iterator[View]:
+    def skips(self, session: Session) -> Iterator[View]:
         """What the first FCN says at each of its prediction strides. ViewError without one."""
-        networks = [self.network(source) for source in visit.sources]
+        networks = [self.network(source) for source in session.sources]
         found = [network for network in networks if _has_skips(network)]
         if not found:
             raise ViewError(strings.NO_FCN)
-        network, (picture, url) = found[0], self._picture(visit)
+        network, (picture, url) = found[0], self._picture(session)
         assert isinstance(network.model, FCN)
         strides = [stride for stride in STRIDES if stride >= network.model.stride]
 
@@ -118,7 +118,7 @@ class Host:
                 stage = network.segmenter.at_stride(picture, stride, working_size=size)
                 yield viewer.class_panel(stage, strings.stage(stride), strings.STAGES[stride])
 
-        yield from viewer.growing(
+        yield from viewer.stream_view(
             url,
             picture.shape,
             [strings.stage(stride) for stride in strides],
@@ -126,13 +126,13 @@ class Host:
             legend=viewer.class_legend([network] * len(strides)),
         )
 
-    def uncertainty(self, visit: Visit, samples: int) -> Iterator[View]:
+    def uncertainty(self, session: Session, samples: int) -> Iterator[View]:
         """Where samples of the networks with dropout vary. ViewError if there is none."""
-        networks = [self.network(source) for source in visit.sources]
+        networks = [self.network(source) for source in session.sources]
         networks = [network for network in networks if has_dropout(network)]
         if not networks:
             raise ViewError(strings.NO_DROPOUT)
-        picture, url = self._picture(visit)
+        picture, url = self._picture(session)
 
         def panels() -> Iterator[viewer.Panel]:
             for network in networks:
@@ -141,7 +141,7 @@ class Host:
                 assert answer.uncertainty is not None
                 yield viewer.uncertainty_panel(network, answer.uncertainty, samples)
 
-        yield from viewer.growing(
+        yield from viewer.stream_view(
             url,
             picture.shape,
             [network.title for network in networks],
@@ -149,14 +149,14 @@ class Host:
             scale=viewer.scale(viewer.HIGHEST_DEVIATION, "", 2),
         )
 
-    def truth(self, visit: Visit, label: str | None) -> tuple[View, str] | None:
+    def truth(self, session: Session, label: str | None) -> tuple[View, str] | None:
         """The errors, and a plot of the IoU, against the visitor's label picture or, without one,
         the example's; None without either. Raises PictureError."""
-        results = results_of(visit.answers(self.network))
+        results = results_of(session.answers(self.network))
         first = results[0].segmentation
         names, palette = first.class_names, first.palette
         if label is None:
-            label, names = self.labels.get(visit.digest, (None, names))
+            label, names = self.labels.get(session.digest, (None, names))
             if label is None or not set(names) <= set(first.class_names):
                 return None
             palette = [first.palette[first.class_names.index(name)] for name in names]
@@ -168,27 +168,27 @@ class Host:
             html.iou_plot(judgements, names, palette),
         )
 
-    def take(self, visit: Visit, folder: Path) -> tuple[Path, list[Path]]:
+    def take(self, session: Session, folder: Path) -> tuple[Path, list[Path]]:
         """The comparison as one PNG, and the other files to take away, written to `folder`."""
-        answers = visit.answers(self.network)
-        stem = Path(visit.path).stem
+        answers = session.answers(self.network)
+        stem = Path(session.path).stem
         return (
             comparison_file(folder, stem, results_of(answers)),
-            files(folder, stem, visit.scene, answers),
+            files(folder, stem, session.scene, answers),
         )
 
-    def snippet(self, visit: Visit) -> str:
-        """Python that reproduces the visit's class-id pictures."""
-        answered = [packed.source for packed in visit.packed if not packed.reason]
-        return snippet([self.network(source) for source in answered], Path(visit.path).name)
+    def snippet(self, session: Session) -> str:
+        """Python that reproduces the class-id pictures of the session."""
+        answered = [answer.source for answer in session.stored if not answer.reason]
+        return snippet([self.network(source) for source in answered], Path(session.path).name)
 
-    def without_dropout(self, visit: Visit) -> str:
-        """Which of the visit's networks have no samples to draw."""
-        networks = map(self.network, visit.sources)
+    def without_dropout(self, session: Session) -> str:
+        """Which of the session's networks have no samples to draw."""
+        networks = map(self.network, session.sources)
         return strings.without_dropout([n.title for n in networks if not has_dropout(n)])
 
     def programs(self) -> str:
-        """How programs ask, in Markdown, with this host's models and scenes."""
+        """How programs ask, in Markdown, with this service's models and scenes."""
         names = [network.name for network in self.networks.values()]
         return strings.PROGRAMS.format(
             model=names[0],
@@ -198,9 +198,9 @@ class Host:
         )
 
     @staticmethod
-    def _picture(visit: Visit) -> tuple[Any, str]:
-        """The visit's picture, and its data URL."""
-        picture = np.asarray(visit.image())
+    def _picture(session: Session) -> tuple[Any, str]:
+        """The session's picture, and its data URL."""
+        picture = np.asarray(session.image())
         return picture, viewer.picture_url(picture)
 
 

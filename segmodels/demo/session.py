@@ -1,5 +1,5 @@
 """What the server remembers of a visitor's comparison: where the uploaded picture is, and the class
-maps, packed. No more than a few hundred kilobytes, and no picture."""
+maps, stored. No more than a few hundred kilobytes, and no picture."""
 
 import hashlib
 import zlib
@@ -18,7 +18,7 @@ Lookup = Callable[[str], Network]  # source -> network
 
 
 @dataclass(frozen=True)
-class Packed:
+class StoredAnswer:
     """A `Result` without its picture and its network, or a `Failure`'s reason.
 
     class_map: compressed bytes of (height, width) = size.
@@ -32,7 +32,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Visit:
+class Session:
     """A comparison that was made.
 
     digest: of the picture's file. path: where it is, until it is deleted.
@@ -41,22 +41,22 @@ class Visit:
     digest: str
     path: str
     scene: str
-    packed: tuple[Packed, ...]
+    stored: tuple[StoredAnswer, ...]
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Of the networks that were asked."""
-        return tuple(packed.source for packed in self.packed)
+        return tuple(stored.source for stored in self.stored)
 
     @property
-    def asked(self) -> tuple[str, str, tuple[str, ...]]:
+    def key(self) -> tuple[str, str, tuple[str, ...]]:
         """The same for the same picture, scene and networks."""
         return self.digest, self.scene, self.sources
 
     @property
-    def answered(self) -> bool:
+    def has_results(self) -> bool:
         """Whether any network gave an answer."""
-        return not all(packed.reason for packed in self.packed)
+        return not all(stored.reason for stored in self.stored)
 
     def image(self) -> Image.Image:
         """The picture, RGB, read anew. PictureError if it has been deleted."""
@@ -69,19 +69,19 @@ class Visit:
     def answers(self, network: Lookup) -> list[Result | Failure]:
         """The answers again, over the picture read anew. network: gives the one of a source."""
         image = self.image()
-        return [_unpacked(packed, network(packed.source), image) for packed in self.packed]
+        return [_restored(stored, network(stored.source), image) for stored in self.stored]
 
 
-def remember(digest: str, path: str, scene: str, answers: Sequence[Result | Failure]) -> Visit:
-    """The visit, to be kept in the session."""
-    return Visit(digest, path, scene, tuple(_pack(answer) for answer in answers))
+def new_session(digest: str, path: str, scene: str, answers: Sequence[Result | Failure]) -> Session:
+    """The session, to be kept in the session."""
+    return Session(digest, path, scene, tuple(_stored_answer(answer) for answer in answers))
 
 
-def _pack(answer: Result | Failure) -> Packed:
+def _stored_answer(answer: Result | Failure) -> StoredAnswer:
     if isinstance(answer, Failure):
-        return Packed(answer.network.source, reason=answer.reason)
+        return StoredAnswer(answer.network.source, reason=answer.reason)
     ids = answer.segmentation.class_map
-    return Packed(
+    return StoredAnswer(
         source=answer.network.source,
         seconds=answer.seconds,
         size=(ids.shape[0], ids.shape[1]),
@@ -89,13 +89,13 @@ def _pack(answer: Result | Failure) -> Packed:
     )
 
 
-def _unpacked(packed: Packed, network: Network, image: Image.Image) -> Result | Failure:
-    if packed.reason:
-        return Failure(network, packed.reason)
-    ids = np.frombuffer(zlib.decompress(packed.class_map), np.uint8).reshape(packed.size)
+def _restored(stored: StoredAnswer, network: Network, image: Image.Image) -> Result | Failure:
+    if stored.reason:
+        return Failure(network, stored.reason)
+    ids = np.frombuffer(zlib.decompress(stored.class_map), np.uint8).reshape(stored.size)
     model = network.model
     segmentation = ClassPicture(image, ids, model.class_names, model.palette)
-    return Result(network, segmentation, packed.seconds)
+    return Result(network, segmentation, stored.seconds)
 
 
 def digest_of(path: str | Path) -> str:

@@ -60,7 +60,7 @@ TABS = {
     "skips": "FCN's skips",
     "uncertainty": "Uncertainty",
     "truth": "Ground truth",
-    "take": "Take away",
+    "downloads": "Take away",
     "networks": "The networks",
     "own": "Own network",
     "programs": "API",
@@ -85,7 +85,7 @@ TRUTH_HELP = (
     "the legend's colours."
 )
 TRUTH_EXAMPLE = "The example with the stop sign has one already, drawn by hand, coarsely."
-TAKE_HELP = (
+DOWNLOADS_HELP = (
     "At the picture's full size: class ids as an exact palette PNG (pixel value = class id), the "
     "overlay, the figures as JSON, and the comparison as one picture to share."
 )

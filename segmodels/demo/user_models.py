@@ -21,7 +21,7 @@ MAX_CONFIG_BYTES = 1_000_000
 SCENE = "guest"
 
 
-class Guests:
+class UserModels:
     """The networks that visitors brought, the last `capacity` of them in memory.
 
     Nothing is read from this machine's folders or with its Hub token, and what is downloaded is

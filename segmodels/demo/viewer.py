@@ -118,7 +118,7 @@ def comparison(
     return view(
         url,
         size,
-        named_apart(panels),
+        unique_titles(panels),
         legend=class_legend(networks),
         status=strings.progress(networks, answers),
     )
@@ -152,7 +152,7 @@ def pending_panel(title: str, running: bool, caption: str = "") -> Panel:
     return panel(title, caption=caption, state=state, note=note)
 
 
-def growing(
+def stream_view(
     url: str,
     shape: Sequence[int],
     titles: Sequence[str],
@@ -166,12 +166,12 @@ def growing(
         pending = [
             pending_panel(title, number == 0) for number, title in enumerate(titles[len(ready) :])
         ]
-        yield view(url, shape[:2], named_apart([*ready, *pending]), **options)
+        yield view(url, shape[:2], unique_titles([*ready, *pending]), **options)
         ready.append(next(panels))
-    yield view(url, shape[:2], named_apart(ready), **options)
+    yield view(url, shape[:2], unique_titles(ready), **options)
 
 
-def named_apart(panels: Sequence[Panel]) -> list[Panel]:
+def unique_titles(panels: Sequence[Panel]) -> list[Panel]:
     """The panels, a number behind titles that would be there twice."""
     plain = [entry["title"] for entry in panels]
     titles = [
@@ -308,4 +308,4 @@ def error_view(
         }
         for kind in (RIGHT, WRONG, VOID)
     ]
-    return view(url, target.shape, named_apart(panels), legend=legend)
+    return view(url, target.shape, unique_titles(panels), legend=legend)

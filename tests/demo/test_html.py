@@ -10,7 +10,7 @@ from segmodels.demo import html
 from segmodels.demo.ground_truth import judge
 from segmodels.inference.comparison import Result
 from segmodels.inference.results import ClassPicture
-from tests.conftest import tiny_network
+from tests.support.networks import tiny_network
 
 NAMES, PALETTE = ["road", "<b>sky</b>"], [[1, 2, 3], [4, 5, 6]]
 

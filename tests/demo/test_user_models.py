@@ -50,7 +50,7 @@ def hub(monkeypatch, tmp_path, networks):
 
 
 def test_a_network_of_the_hub_is_loaded_once_and_its_files_deleted(hub):
-    visitors = user_models.Guests("cpu")
+    visitors = user_models.UserModels("cpu")
     network = visitors.get(" org/unet ")
     assert (network.name, network.source, network.title) == ("unet", "org/unet", "U-Net")
     assert visitors.get("org/unet") is network
@@ -59,7 +59,7 @@ def test_a_network_of_the_hub_is_loaded_once_and_its_files_deleted(hub):
 
 
 def test_only_the_last_few_stay_in_memory(hub):
-    visitors = user_models.Guests("cpu", capacity=1)
+    visitors = user_models.UserModels("cpu", capacity=1)
     first = visitors.get("org/unet")
     visitors.get("org/segnet")
     assert visitors.get("org/unet") is not first
@@ -71,20 +71,20 @@ def test_only_the_last_few_stay_in_memory(hub):
 )
 def test_what_is_no_hub_id_is_refused_without_asking(hub, hub_id):
     with pytest.raises(CheckpointError, match="is not a Hub id: expected organisation/name"):
-        user_models.Guests("cpu").get(hub_id)
+        user_models.UserModels("cpu").get(hub_id)
     assert not hub.downloads
 
 
 def test_folders_of_the_server_are_never_read(hub, monkeypatch):
     monkeypatch.chdir(hub.folders["org/unet"].parents[1])
     with pytest.raises(CheckpointError, match="is a folder of this server"):
-        user_models.Guests("cpu").get("org/unet")
+        user_models.UserModels("cpu").get("org/unet")
 
 
 def test_what_is_too_large_is_refused_before_it_is_downloaded(hub, monkeypatch):
     monkeypatch.setattr(user_models, "MAX_BYTES", 1000)
     with pytest.raises(CheckpointError, match=r"model\.safetensors of org/unet has .* at most"):
-        user_models.Guests("cpu").get("org/unet")
+        user_models.UserModels("cpu").get("org/unet")
     assert not hub.downloads
 
 
@@ -92,27 +92,27 @@ def test_pickles_alone_are_refused(hub):
     weights = hub.folders["org/unet"] / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     with pytest.raises(CheckpointError, match=r"org/unet has no model\.safetensors.*pickles"):
-        user_models.Guests("cpu").get("org/unet")
+        user_models.UserModels("cpu").get("org/unet")
     assert not hub.downloads
 
 
 def test_files_that_do_not_fit_are_told_of_without_the_servers_folders(hub):
     shutil.copy(hub.folders["org/segnet"] / "config.json", hub.folders["org/unet"])
     with pytest.raises(CheckpointError, match=r"org/unet/model\.safetensors does not fit") as error:
-        user_models.Guests("cpu").get("org/unet")
+        user_models.UserModels("cpu").get("org/unet")
     assert str(hub.caches[0]) not in str(error.value)
 
 
 def test_what_is_not_there_or_cannot_be_asked_for_is_told_apart(hub, monkeypatch):
     with pytest.raises(CheckpointError, match="there is no public model org/none"):
-        user_models.Guests("cpu").get("org/none")
+        user_models.UserModels("cpu").get("org/none")
 
     def unreachable(*_, **__):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(user_models.HfApi, "model_info", unreachable)
     with pytest.raises(CheckpointError, match="could not be asked for org/unet"):
-        user_models.Guests("cpu").get("org/unet")
+        user_models.UserModels("cpu").get("org/unet")
 
 
 def test_a_network_for_other_than_pictures_is_refused(hub, tmp_path):
@@ -121,4 +121,4 @@ def test_a_network_for_other_than_pictures_is_refused(hub, tmp_path):
     UNet(class_names=["a"], in_channels=4, base_channels=2).save_pretrained(tmp_path / "org/four")
     hub.folders["org/four"] = tmp_path / "org/four"
     with pytest.raises(CheckpointError, match=r"org/four: pictures have 1 or 3 channels"):
-        user_models.Guests("cpu").get("org/four")
+        user_models.UserModels("cpu").get("org/four")

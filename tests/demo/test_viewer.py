@@ -12,7 +12,8 @@ from segmodels.demo import viewer
 from segmodels.demo.ground_truth import judge
 from segmodels.inference.comparison import Failure, Result, compare
 from segmodels.inference.results import ClassPicture
-from tests.conftest import tiny_network, unpacked
+from tests.support.networks import tiny_network
+from tests.support.panels import unpacked
 
 
 def result(network, class_map):
@@ -80,7 +81,7 @@ def test_a_class_of_two_colours_is_there_with_both():
 def test_panels_of_one_title_are_numbered():
     titles = [viewer.panel(title)["title"] for title in ("U-Net", "SegNet", "U-Net")]
     assert titles == ["U-Net", "SegNet", "U-Net"]
-    named = viewer.named_apart([viewer.panel(title) for title in titles])
+    named = viewer.unique_titles([viewer.panel(title) for title in titles])
     assert [panel["title"] for panel in named] == ["U-Net", "SegNet", "U-Net (2)"]
 
 
@@ -149,7 +150,7 @@ def test_growing_views_fill_one_panel_after_the_other():
     panels = (viewer.panel(title, [np.zeros((1, 1), np.uint8)]) for title in "ab")
     states = [
         [panel["state"] for panel in view["panels"]]
-        for view in viewer.growing("url", (1, 1, 3), ["a", "b"], panels)
+        for view in viewer.stream_view("url", (1, 1, 3), ["a", "b"], panels)
     ]
     assert states == [["running", "waiting"], ["ready", "running"], ["ready", "ready"]]
 

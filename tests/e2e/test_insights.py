@@ -139,10 +139,10 @@ def test_a_visitors_network_takes_a_place_and_leaves_it(page):
     open_tab(page, "Own network")
     page.locator("#hub-id input, #hub-id textarea").fill("org/none")
     page.locator("#bring").click()
-    expect(page.locator("#guest-note")).to_contain_text("there is no public model org/none")
+    expect(page.locator("#user-model-note")).to_contain_text("there is no public model org/none")
     page.locator("#hub-id input, #hub-id textarea").fill("org/guest")
     page.locator("#bring").click()
-    expect(page.locator("#guest-note")).to_contain_text("org/guest is a U-Net with 2 classes")
+    expect(page.locator("#user-model-note")).to_contain_text("org/guest is a U-Net with 2 classes")
     expect(page.locator("#masks .panels strong")).to_have_text(["U-Net", "U-Net (2)", "SegNet"])
     expect(page.locator("#masks .key li")).to_have_count(12)  # zebra beside the eleven
     finished(page, 900, 600)
