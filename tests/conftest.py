@@ -1,7 +1,5 @@
-"""What several tests share: a tiny data set of three classes, in both layouts."""
+"""Fixtures that tests of several folders share."""
 
-import base64
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,94 +7,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
 
-from segmodels import FCN, Segmenter, SegNet, UNet
-from segmodels.demo.service import Host
-from segmodels.inference.comparison import Network
+from segmodels import FCN, SegNet, UNet
+from segmodels.demo.service import ComparisonService
 from segmodels.models.vgg16 import LAYERS
 from segmodels.training.config import TrainingConfig
 from segmodels.training.runner import train
-from segmodels.training.trainer import Trainer
-from segmodels.utils.distributed import accelerator_for
+from tests.support.datasets import write_camvid, write_msrc
 from tests.support.hub_client import Client
 from tests.support.hub_server import LoopbackHub
 from tests.support.hub_state import User
+from tests.support.networks import tiny_network
 from tests.support.pages import address, browser, page, served, tiny_address  # noqa: F401
-
-CLASS_NAMES = ["ground", "wall", "sky"]
-COLORS = np.array([[90, 60, 40], [200, 30, 30], [120, 180, 250]])
-WIDTH, HEIGHT = 48, 40
-# The files of a finished training.
-RESULT = {
-    "README.md",
-    "config.json",
-    "metrics.jsonl",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "training.json",
-}
-
-
-def synthetic_pair(seed: int, void_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """(40, 48, 3) picture and (40, 48) ids: sky over ground, a wall, a row of void on top."""
-    random = np.random.default_rng(seed)
-    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
-    ids[: random.integers(12, 24)] = 2
-    left = random.integers(4, 24)
-    ids[random.integers(6, 14) : 32, left : left + 16] = 1
-    picture = COLORS[ids] + random.integers(-20, 21, (HEIGHT, WIDTH, 3))
-    ids[0] = void_id
-    return picture.clip(0, 255).astype(np.uint8), ids
-
-
-def write_camvid(root: Path, **splits: int) -> Path:
-    """SegNet's layout, void being the id after the last class."""
-    root.mkdir(exist_ok=True)
-    (root / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
-    for first_seed, (split, count) in enumerate(splits.items()):
-        for folder in (root / split, root / f"{split}annot"):
-            folder.mkdir()
-        for number in range(count):
-            picture, ids = synthetic_pair(100 * first_seed + number, void_id=len(CLASS_NAMES))
-            Image.fromarray(picture).save(root / split / f"{number:03}.png")
-            Image.fromarray(ids).save(root / f"{split}annot" / f"{number:03}.png")
-    return root
-
-
-def write_msrc(root: Path, **splits: int) -> Path:
-    """MSRC's layout, void being 255 and the labels palette pictures."""
-    for folder in (root, root / "images", root / "labels"):
-        folder.mkdir(exist_ok=True)
-    (root / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
-    for first_seed, (split, count) in enumerate(splits.items()):
-        stems = [f"{split}_{number}" for number in range(count)]
-        (root / f"{split}.txt").write_text("\n".join(stems) + "\n")
-        for number, stem in enumerate(stems):
-            picture, ids = synthetic_pair(100 * first_seed + number, void_id=255)
-            Image.fromarray(picture).save(root / "images" / f"{stem}.png")
-            label = Image.fromarray(ids)
-            label.putpalette(COLORS.astype(np.uint8).tobytes().ljust(768, b"\0"))
-            label.save(root / "labels" / f"{stem}.png")
-    return root
-
-
-def config_for(folder: Path, **options: object) -> TrainingConfig:
-    """Three epochs of a tiny U-Net, of three steps each on six pictures."""
-    tiny = {"epochs": 3, "batch_size": 2, "crop": (32, 32), "base_channels": 2, "warmup_steps": 2}
-    return TrainingConfig("unet", str(folder), **{**tiny, "decoder_lr": 0.01, **options})
-
-
-def tiny_trainer(folder: Path, **options: object) -> Trainer:
-    return trainer_for(config_for(folder, **options))
-
-
-def trainer_for(config: TrainingConfig) -> Trainer:
-    return Trainer(config, accelerator_for("cpu", config.precision))
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="session")
@@ -164,24 +86,6 @@ def client(hub, tmp_path_factory):
     process.close()
 
 
-def tiny_network(kind, name, scene="road", class_names=("road", "sky", "car"), **arguments):
-    """A served network of few weights, whose answers vary over the picture."""
-    small = {FCN: {"head_channels": 8}, UNet: {"base_channels": 2}, SegNet: {"variant": "basic"}}
-    torch.manual_seed(len(name))
-    model = kind(class_names=list(class_names), **{**small[kind], **arguments})
-    for layer_name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d) and layer_name.startswith("score"):
-            nn.init.normal_(layer.weight, std=0.1)
-    return Network(name, scene, Segmenter(model.eval(), "cpu", "fp32"), f"weights_card/{name}")
-
-
-def unpacked(panel, number=0):
-    """A map of a viewer's panel as the browser sees it, (h, w)."""
-    width, height = panel["size"]
-    ids = zlib.decompress(base64.b64decode(panel["maps"][number]))
-    return np.frombuffer(ids, np.uint8).reshape(height, width)
-
-
 @pytest.fixture(scope="session")
 def networks():
     """One of each for the road scene, and one for another."""
@@ -194,8 +98,8 @@ def networks():
 
 
 @pytest.fixture
-def host(networks):
-    return Host(networks)
+def service(networks):
+    return ComparisonService(networks)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segmodels import Segmenter, UNet, __version__, load_model
 from segmodels.cli.main import main
-from tests.conftest import CLASS_NAMES, write_camvid
+from tests.support.datasets import CLASS_NAMES, write_camvid
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from PIL import Image
 
 from segmodels.data.dataset import DataError, has_split, open_data
 from segmodels.data.validation import survey
-from tests.conftest import CLASS_NAMES, synthetic_pair
+from tests.support.datasets import CLASS_NAMES, synthetic_pair
 
 
 @pytest.fixture(params=["camvid", "msrc"])

@@ -8,7 +8,7 @@ from segmodels.data.dataset import DataError, has_split, open_data
 from segmodels.training.config import TrainingConfig
 from segmodels.training.runner import train
 from segmodels.utils.palette import voc_color
-from tests.conftest import CLASS_NAMES, synthetic_pair, write_camvid, write_msrc
+from tests.support.datasets import CLASS_NAMES, synthetic_pair, write_camvid, write_msrc
 
 LABEL_COLORS = {"ground": (128, 64, 128), "wall": (0, 0, 192), "sky": (128, 128, 128)}
 

@@ -6,7 +6,7 @@ from segmodels.cli.main import main
 from segmodels.data import validation as survey_module
 from segmodels.data.dataset import DataError, open_data, read_split
 from segmodels.data.validation import changed_files, survey, survey_splits
-from tests.conftest import write_camvid
+from tests.support.datasets import write_camvid
 
 
 def test_a_survey_counts_pixels_sizes_and_pictures(camvid):

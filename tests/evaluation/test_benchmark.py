@@ -15,7 +15,7 @@ from segmodels import FCN, Segmenter, SegNet, UNet
 from segmodels.cli.main import main
 from segmodels.data.dataset import open_data
 from segmodels.evaluation import benchmark
-from tests.conftest import CLASS_NAMES, write_camvid
+from tests.support.datasets import CLASS_NAMES, write_camvid
 
 CPU = torch.device("cpu")
 

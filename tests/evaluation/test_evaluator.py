@@ -11,7 +11,7 @@ from segmodels.evaluation import metrics
 from segmodels.evaluation.evaluator import evaluate
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.unet import UNet
-from tests.conftest import CLASS_NAMES
+from tests.support.datasets import CLASS_NAMES
 
 
 def tiny_segmenter(class_names=CLASS_NAMES):

@@ -10,7 +10,7 @@ from segmodels.evaluation.evaluator import evaluate
 from segmodels.evaluation.qualitative import CELL, GAP, LINE, best_and_worst, picture_grid
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.unet import UNet
-from tests.conftest import CLASS_NAMES, write_camvid
+from tests.support.datasets import CLASS_NAMES, write_camvid
 
 
 def tiny_segmenter():

@@ -13,7 +13,7 @@ from PIL import Image
 from segmodels import Segmenter, UNet
 from segmodels.data.image_io import read_picture
 from segmodels.inference.batch import Done, Failure, Job, Predictor
-from tests.conftest import CLASS_NAMES
+from tests.support.datasets import CLASS_NAMES
 
 ROOT = Path(__file__).parents[2]
 SIZES = [(30, 20), (30, 20), (16, 40), (30, 20), (16, 40), (30, 20), (9, 9)]  # width, height

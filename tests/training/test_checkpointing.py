@@ -18,7 +18,7 @@ from segmodels.data.dataset import DataError
 from segmodels.training.checkpointing import load_checkpoint, save_checkpoint
 from segmodels.training.runner import TrainingError, train
 from segmodels.training.trainer import Trainer
-from tests.conftest import RESULT, contents, trainer_for
+from tests.support.trainings import RESULT, contents, trainer_for
 
 ROOT = Path(__file__).parents[2]
 

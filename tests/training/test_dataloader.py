@@ -6,7 +6,7 @@ from PIL import Image
 from segmodels.data.dataset import DataError, open_data
 from segmodels.training import dataloader
 from segmodels.training.dataloader import AugmentedData, batches_from, seed_of
-from tests.conftest import config_for, tiny_trainer
+from tests.support.trainings import config_for, tiny_trainer
 
 
 def test_every_epoch_sees_every_picture_once_in_its_own_order(camvid, monkeypatch):

@@ -5,7 +5,7 @@ from segmodels.models.fcn import FCN
 from segmodels.models.vgg16 import encoder_layers
 from segmodels.training.config import TrainingConfig
 from segmodels.training.optim import PEAK, peak_rates
-from tests.conftest import trainer_for
+from tests.support.trainings import trainer_for
 
 
 @pytest.mark.parametrize("frozen", [0, 4])

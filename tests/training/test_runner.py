@@ -10,7 +10,8 @@ from safetensors import safe_open
 from segmodels import UNet, load_model
 from segmodels.training import runner as train_module
 from segmodels.training.runner import TrainingError, train
-from tests.conftest import RESULT, contents, write_camvid
+from tests.support.datasets import write_camvid
+from tests.support.trainings import RESULT, contents
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,8 @@ from segmodels.training.batch_norm import recompute
 from segmodels.training.config import TrainingConfig, TrainingError
 from segmodels.training.dataloader import batch_order
 from segmodels.training.losses import lovasz_softmax
-from tests.conftest import tiny_trainer, trainer_for, write_camvid
+from tests.support.datasets import write_camvid
+from tests.support.trainings import tiny_trainer, trainer_for
 
 
 def state_of(trainer):

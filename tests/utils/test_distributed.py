@@ -22,7 +22,8 @@ from segmodels.utils.distributed import (
     summed,
     whole_batch,
 )
-from tests.conftest import RESULT, config_for, write_camvid
+from tests.support.datasets import write_camvid
+from tests.support.trainings import RESULT, config_for
 
 ROOT = Path(__file__).parents[2]
 # Evaluate, then train: what two processes do when they are launched together.

@@ -1,0 +1,35 @@
+"""Tiny trainings: their configuration, their trainer and what they leave."""
+
+from pathlib import Path
+
+from segmodels.training.config import TrainingConfig
+from segmodels.training.trainer import Trainer
+from segmodels.utils.distributed import accelerator_for
+
+# The files of a finished training.
+RESULT = {
+    "README.md",
+    "config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "training.json",
+}
+
+
+def config_for(folder: Path, **options: object) -> TrainingConfig:
+    """Three epochs of a tiny U-Net, of three steps each on six pictures."""
+    tiny = {"epochs": 3, "batch_size": 2, "crop": (32, 32), "base_channels": 2, "warmup_steps": 2}
+    return TrainingConfig("unet", str(folder), **{**tiny, "decoder_lr": 0.01, **options})
+
+
+def tiny_trainer(folder: Path, **options: object) -> Trainer:
+    return trainer_for(config_for(folder, **options))
+
+
+def trainer_for(config: TrainingConfig) -> Trainer:
+    return Trainer(config, accelerator_for("cpu", config.precision))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
