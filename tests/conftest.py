@@ -18,7 +18,15 @@ from tests.support.hub_client import Client
 from tests.support.hub_server import LoopbackHub
 from tests.support.hub_state import User
 from tests.support.networks import tiny_network
-from tests.support.pages import address, browser, page, served, tiny_address  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    if list(Path(__file__).parents[1].glob("weights_card/*/model.safetensors")):
+        return
+    missing = pytest.mark.skip(reason="weights_card/ holds no weights here (source distribution)")
+    for item in items:
+        if item.get_closest_marker("weights"):
+            item.add_marker(missing)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import torch
 from segmodels import FCN, Segmenter, SegNet, UNet, load_model
 from segmodels.evaluation.benchmark import plain_segmenter
 
+pytestmark = pytest.mark.weights
+
 ROOT = Path(__file__).resolve().parents[1]
 STREET = ROOT / "examples" / "avenue.jpg"  # 900 x 600
 # (left, top, right, bottom) in pixels, as one sees them in the picture.

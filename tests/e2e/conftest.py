@@ -1,0 +1,13 @@
+"""Everything in this folder drives a browser."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.pages import address, browser, page, served, tiny_address  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.browser)
