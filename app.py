@@ -20,7 +20,7 @@ from segmodels.demo.callbacks import CLEARED, FILLED_WHEN_OPEN, Callbacks
 from segmodels.demo.components import ASSETS, CSS, picture_input, viewer
 from segmodels.demo.service import MAX_PIXELS, ComparisonService
 from segmodels.demo.user_models import MAX_BYTES
-from segmodels.inference.comparison import Network, load_networks, served_sources
+from segmodels.inference.comparison import ServedModel, load_networks, served_sources
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = {
@@ -37,7 +37,7 @@ spaces = import_module("spaces") if find_spec("spaces") else None
 on_gpu = spaces.GPU if spaces else lambda function: function
 
 
-def build_page(networks: list[Network]) -> gr.Blocks:
+def build_page(networks: list[ServedModel]) -> gr.Blocks:
     """The page for these networks, and the named endpoints of its API."""
     service = ComparisonService(networks, HERE / "examples")
     with gr.Blocks(title=strings.TITLE, delete_cache=(60, KEPT_SECONDS)) as page:

@@ -11,7 +11,7 @@ from segmodels.data.image_io import PictureError
 from segmodels.demo.components import picture_input
 from segmodels.demo.service import ComparisonService
 from segmodels.demo.session import Session
-from segmodels.inference.comparison import Failure, summary
+from segmodels.inference.comparison import ModelFailure, summary
 
 Compute = Callable[[str, Sequence[str], str], Session]  # `ComparisonService.run`
 
@@ -31,7 +31,7 @@ def add_api(service: ComparisonService, compute: Compute) -> None:
         if model not in sources:
             raise gr.Error(f"There is no model {model!r}; there are {', '.join(sources)}.")
         (answer,) = answers(picture, [sources[model]], "")
-        if isinstance(answer, Failure):
+        if isinstance(answer, ModelFailure):
             raise gr.Error(answer.reason)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{model}.png"

@@ -5,20 +5,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segmodels.demo.share import comparison_picture
-from segmodels.inference.comparison import Failure, Network, Result, results_of, summary
+from segmodels.inference.comparison import (
+    ModelFailure,
+    ModelResult,
+    ServedModel,
+    results_of,
+    summary,
+)
 from segmodels.inference.optimize import PRECISIONS
 from segmodels.inference.results import save_png
 from segmodels.utils.files import write_text
 
 
-def comparison_file(folder: Path, stem: str, results: Sequence[Result]) -> Path:
+def comparison_file(folder: Path, stem: str, results: Sequence[ModelResult]) -> Path:
     """The comparison as one PNG."""
     path = folder / f"{stem}_comparison.png"
     save_png(comparison_picture(results), path)
     return path
 
 
-def files(folder: Path, stem: str, scene: str, answers: Sequence[Result | Failure]) -> list[Path]:
+def files(
+    folder: Path, stem: str, scene: str, answers: Sequence[ModelResult | ModelFailure]
+) -> list[Path]:
     """For each result its class ids (exact, palette embedded) and its overlay, then the summary as
     JSON; all in `folder`."""
     paths = []
@@ -32,7 +40,7 @@ def files(folder: Path, stem: str, scene: str, answers: Sequence[Result | Failur
     return paths
 
 
-def snippet(networks: Sequence[Network], picture: str) -> str:
+def snippet(networks: Sequence[ServedModel], picture: str) -> str:
     """Python that makes the same class-id PNGs, to the pixel, on a like machine."""
     kinds = sorted({type(network.model).__name__ for network in networks} | {"Segmenter"})
     lines = "\n".join(
@@ -55,6 +63,6 @@ for name, model in models.items():
 """
 
 
-def public_source(network: Network) -> str:
+def public_source(network: ServedModel) -> str:
     """The Hub id, or the last two names of the folder's path, as seen from the repository."""
     return "/".join(Path(network.source).parts[-2:])

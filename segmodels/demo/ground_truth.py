@@ -17,8 +17,7 @@ from segmodels.evaluation.metrics import (
     per_class_iou,
     pixel_accuracy,
 )
-from segmodels.inference.comparison import Result
-from segmodels.inference.maps import errors
+from segmodels.inference.comparison import ModelResult, errors
 
 FORMATS = ("PNG", "BMP", "GIF", "TIFF")  # without loss
 EXPECTED = "expected class ids, 8-bit grey or palette, with 255 for void, or the classes' colours"
@@ -28,11 +27,11 @@ EXPECTED = "expected class ids, 8-bit grey or palette, with 255 for void, or the
 class Judgement:
     """One result against the truth.
 
-    errors: (H, W) uint8, as `maps.errors`. iou: (num_classes,), NaN for classes that the truth does
+    errors: (H, W) uint8, as `comparison.errors`. iou: (num_classes,), NaN for classes that the truth does
     not have; mean_iou is over those that it has, the same for every network.
     """
 
-    result: Result
+    result: ModelResult
     errors: NDArray[np.uint8]
     iou: FloatArray
     mean_iou: float
@@ -98,7 +97,7 @@ def _by_color(
     return ids
 
 
-def judge(target: NDArray[np.uint8], class_names: Sequence[str], result: Result) -> Judgement:
+def judge(target: NDArray[np.uint8], class_names: Sequence[str], result: ModelResult) -> Judgement:
     """The result against a target of ids into `class_names`. A class of the network's that is not
     among them is wrong wherever it is given."""
     names = list(class_names)

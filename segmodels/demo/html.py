@@ -7,10 +7,10 @@ from pathlib import Path
 
 from segmodels.demo import strings
 from segmodels.demo.ground_truth import Judgement
-from segmodels.inference.comparison import Network, Result
+from segmodels.inference.comparison import ModelResult, ServedModel
 
 
-def areas_plot(networks: Sequence[Network], results: Sequence[Result]) -> str:
+def areas_plot(networks: Sequence[ServedModel], results: Sequence[ModelResult]) -> str:
     """The share of the picture that each network gives to each class, a bar each, as an HTML
     table: the largest class first, those that no network has found left out and named below."""
     areas = {result.network.source: result.segmentation.areas() for result in results}
@@ -36,7 +36,7 @@ def areas_plot(networks: Sequence[Network], results: Sequence[Result]) -> str:
     return _table("Share of the picture", ["Class", *titles], rows) + found
 
 
-def seconds_plot(results: Sequence[Result]) -> str:
+def seconds_plot(results: Sequence[ModelResult]) -> str:
     """Seconds and parameters of each network, a bar each, as an HTML table."""
     slowest = max(result.seconds for result in results)
     largest = max(result.network.parameters for result in results)
@@ -67,7 +67,7 @@ def iou_plot(
     return _table("Intersection over union", ["Class", *titles], rows)
 
 
-def millions(network: Network) -> str:
+def millions(network: ServedModel) -> str:
     return f"{network.parameters / 1e6:.1f} M"
 
 

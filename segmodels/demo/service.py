@@ -15,11 +15,16 @@ from segmodels.demo.ground_truth import judge, read_label
 from segmodels.demo.session import Session, digest_of, new_session
 from segmodels.demo.user_models import UserModels
 from segmodels.demo.viewer import HEAT_SIZE, View
-from segmodels.inference.comparison import Failure, Network, Result, by_scene, compare, results_of
-from segmodels.models.fcn import FCN
+from segmodels.inference.comparison import (
+    ModelFailure,
+    ModelResult,
+    ServedModel,
+    by_scene,
+    compare,
+    results_of,
+)
 
 MAX_PIXELS = 50_000_000
-STRIDES = (32, 16, 8)
 
 
 class ViewError(ValueError):
@@ -40,13 +45,13 @@ class ComparisonService:
     """networks: those served, each scene's at least one. labels: a folder of label pictures
     for example pictures of the same stem, with their class names in classes.txt."""
 
-    def __init__(self, networks: Sequence[Network], examples: Path | None = None) -> None:
+    def __init__(self, networks: Sequence[ServedModel], examples: Path | None = None) -> None:
         self.scenes = by_scene(networks)
         self.networks = {network.source: network for network in networks}
         self.user_models = UserModels(str(networks[0].segmenter.device))
         self.labels = _labels(examples)
 
-    def network(self, source: str) -> Network:
+    def network(self, source: str) -> ServedModel:
         """A served network, or a visitor's (from the Hub again if need be)."""
         return self.networks.get(source) or self.user_models.get(source)
 
@@ -60,7 +65,7 @@ class ComparisonService:
         networks = [self.network(source) for source in sources]
         picture = read_picture(path, max_pixels=MAX_PIXELS)
         url, size = viewer.picture_url(picture), picture.shape[:2]
-        answers: list[Result | Failure] = []
+        answers: list[ModelResult | ModelFailure] = []
         yield Shown(viewer.comparison(url, size, networks, answers), "", None, None)
         for answer in compare(networks, picture):
             answers.append(answer)
@@ -109,8 +114,7 @@ class ComparisonService:
         if not found:
             raise ViewError(strings.NO_FCN)
         network, (picture, url) = found[0], self._picture(session)
-        assert isinstance(network.model, FCN)
-        strides = [stride for stride in STRIDES if stride >= network.model.stride]
+        strides = network.model.prediction_strides
 
         def panels() -> Iterator[viewer.Panel]:
             for stride in strides:
@@ -204,20 +208,20 @@ class ComparisonService:
         return picture, viewer.picture_url(picture)
 
 
-def has_dropout(network: Network) -> bool:
-    return bool(getattr(network.model, "dropout", 0))
+def has_dropout(network: ServedModel) -> bool:
+    return network.model.has_dropout
 
 
-def _has_skips(network: Network) -> bool:
-    return isinstance(network.model, FCN) and network.model.stride < max(STRIDES)
+def _has_skips(network: ServedModel) -> bool:
+    return len(network.model.prediction_strides) > 1
 
 
-def _heat_size(network: Network, shape: Sequence[int]) -> int:
+def _heat_size(network: ServedModel, shape: Sequence[int]) -> int:
     """The working size for what is only looked at: never more than the viewer shows."""
     return network.model.working_size or min(HEAT_SIZE, max(shape[:2]))
 
 
-def _plots(networks: Sequence[Network], answers: Sequence[Result | Failure]) -> str:
+def _plots(networks: Sequence[ServedModel], answers: Sequence[ModelResult | ModelFailure]) -> str:
     results = results_of(answers)
     if not results:
         return ""

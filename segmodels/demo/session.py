@@ -11,15 +11,15 @@ import numpy as np
 from PIL import Image
 
 from segmodels.data.image_io import PictureError, read_image
-from segmodels.inference.comparison import Failure, Network, Result
-from segmodels.inference.results import ClassPicture
+from segmodels.inference.comparison import ModelFailure, ModelResult, ServedModel
+from segmodels.inference.results import LabeledImage
 
-Lookup = Callable[[str], Network]  # source -> network
+Lookup = Callable[[str], ServedModel]  # source -> network
 
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """A `Result` without its picture and its network, or a `Failure`'s reason.
+    """A `ModelResult` without its picture and its network, or a `ModelFailure`'s reason.
 
     class_map: compressed bytes of (height, width) = size.
     """
@@ -66,19 +66,21 @@ class Session:
             )
         return read_image(self.path)
 
-    def answers(self, network: Lookup) -> list[Result | Failure]:
+    def answers(self, network: Lookup) -> list[ModelResult | ModelFailure]:
         """The answers again, over the picture read anew. network: gives the one of a source."""
         image = self.image()
         return [_restored(stored, network(stored.source), image) for stored in self.stored]
 
 
-def new_session(digest: str, path: str, scene: str, answers: Sequence[Result | Failure]) -> Session:
+def new_session(
+    digest: str, path: str, scene: str, answers: Sequence[ModelResult | ModelFailure]
+) -> Session:
     """The session, to be kept in the session."""
     return Session(digest, path, scene, tuple(_stored_answer(answer) for answer in answers))
 
 
-def _stored_answer(answer: Result | Failure) -> StoredAnswer:
-    if isinstance(answer, Failure):
+def _stored_answer(answer: ModelResult | ModelFailure) -> StoredAnswer:
+    if isinstance(answer, ModelFailure):
         return StoredAnswer(answer.network.source, reason=answer.reason)
     ids = answer.segmentation.class_map
     return StoredAnswer(
@@ -89,13 +91,15 @@ def _stored_answer(answer: Result | Failure) -> StoredAnswer:
     )
 
 
-def _restored(stored: StoredAnswer, network: Network, image: Image.Image) -> Result | Failure:
+def _restored(
+    stored: StoredAnswer, network: ServedModel, image: Image.Image
+) -> ModelResult | ModelFailure:
     if stored.reason:
-        return Failure(network, stored.reason)
+        return ModelFailure(network, stored.reason)
     ids = np.frombuffer(zlib.decompress(stored.class_map), np.uint8).reshape(stored.size)
     model = network.model
-    segmentation = ClassPicture(image, ids, model.class_names, model.palette)
-    return Result(network, segmentation, stored.seconds)
+    segmentation = LabeledImage(image, ids, model.class_names, model.palette)
+    return ModelResult(network, segmentation, stored.seconds)
 
 
 def digest_of(path: str | Path) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from segmodels.demo import strings
-from segmodels.inference.comparison import Result, comparable
-from segmodels.inference.maps import agreement
-from segmodels.inference.results import ClassPicture
+from segmodels.inference.comparison import ModelResult, agreement, comparable
+from segmodels.inference.results import LabeledImage
 
 WIDTH = 1600
 MARGIN = 32
@@ -17,7 +16,7 @@ INK, PALE, PAPER = (24, 24, 27), (95, 95, 105), (255, 255, 255)
 PANORAMA = 2.4  # of width to height, from which on the panels lie below each other
 
 
-def comparison_picture(results: Sequence[Result], opacity: float = 0.6) -> Image.Image:
+def comparison_picture(results: Sequence[ModelResult], opacity: float = 0.6) -> Image.Image:
     """RGB, WIDTH pixels wide. `results` are of one picture, at least one."""
     first = results[0].segmentation
     tiles = [("Picture", "", first.image)]
@@ -47,7 +46,7 @@ def comparison_picture(results: Sequence[Result], opacity: float = 0.6) -> Image
     return page
 
 
-def columns_for(segmentation: ClassPicture, count: int) -> int:
+def columns_for(segmentation: LabeledImage, count: int) -> int:
     """Upright pictures side by side, wide ones in two columns, panoramas in one."""
     height, width = segmentation.class_map.shape
     if width >= PANORAMA * height:
@@ -65,7 +64,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _draw_title(draw: ImageDraw.ImageDraw, results: Sequence[Result]) -> None:
+def _draw_title(draw: ImageDraw.ImageDraw, results: Sequence[ModelResult]) -> None:
     titles = [result.network.title for result in results]
     title = titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"
     draw.text((MARGIN, MARGIN), title, INK, font(TITLE_SIZE))
@@ -77,7 +76,7 @@ def _draw_title(draw: ImageDraw.ImageDraw, results: Sequence[Result]) -> None:
 Entry = tuple[str, tuple[int, ...], int]  # name, colour, left edge
 
 
-def legend_lines(segmentations: Sequence[ClassPicture]) -> list[list[Entry]]:
+def legend_lines(segmentations: Sequence[LabeledImage]) -> list[list[Entry]]:
     """The classes that any of them has, the largest first, broken into lines."""
     areas: dict[tuple[str, tuple[int, ...]], float] = {}
     for segmentation in segmentations:

@@ -3,8 +3,14 @@
 from collections.abc import Mapping, Sequence
 from math import isnan
 
-from segmodels.inference import maps
-from segmodels.inference.comparison import Failure, Network, Result, comparable, results_of
+from segmodels.inference import comparison
+from segmodels.inference.comparison import (
+    ModelFailure,
+    ModelResult,
+    ServedModel,
+    comparable,
+    results_of,
+)
 
 TITLE = "FCN, U-Net and SegNet, side by side"
 INTRODUCTION = f"""
@@ -149,20 +155,20 @@ def percent(share: float) -> str:
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
-def caption(network: Network, seconds: float | None) -> str:
+def caption(network: ServedModel, seconds: float | None) -> str:
     """A line under a panel: its seconds, once there are any, and the network's size."""
     size = f"{network.parameters / 1e6:.1f} M parameters"
     device = network.segmenter.device.type.upper()
     return size if seconds is None else f"{seconds:.2f} s on the {device} · {size}"
 
 
-def progress(networks: Sequence[Network], answers: Sequence[Result | Failure]) -> str:
+def progress(networks: Sequence[ServedModel], answers: Sequence[ModelResult | ModelFailure]) -> str:
     """What the comparison is at."""
     if len(answers) < len(networks):
         number = len(answers) + 1
         return f"{networks[len(answers)].title} is running, {number} of {len(networks)} …"
     results = results_of(answers)
-    return agreement(maps.agreement(comparable(results))) if len(results) > 1 else ""
+    return agreement(comparison.agreement(comparable(results))) if len(results) > 1 else ""
 
 
 def mask_alt(title: str, areas: Mapping[str, float]) -> str:
@@ -180,7 +186,7 @@ def failed_view(error: Exception) -> str:
 
 
 def disagreement_names(titles: Sequence[str]) -> list[str]:
-    """Of `maps.disagreement`'s ids."""
+    """Of `comparison.disagreement`'s ids."""
     return ["all agree", *(f"only {title} departs" for title in titles), "all differ"]
 
 
@@ -225,7 +231,7 @@ def unusable(error: Exception) -> str:
     return f"This picture cannot be used: {error}"
 
 
-def welcome(network: Network) -> str:
+def welcome(network: ServedModel) -> str:
     names = network.model.class_names
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{network.source} is a {network.title} with {len(names)} classes: {listed}."

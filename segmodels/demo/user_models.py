@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 
 from segmodels.hub.checkpoint import CheckpointError
 from segmodels.hub.filenames import CONFIG_NAME, WEIGHTS_NAME
-from segmodels.inference.comparison import Network
+from segmodels.inference.comparison import ServedModel
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import load_model
 
@@ -31,10 +31,10 @@ class UserModels:
     def __init__(self, device: str = "auto", *, capacity: int = 2) -> None:
         self.device = device
         self.capacity = capacity
-        self._networks: OrderedDict[str, Network] = OrderedDict()
+        self._networks: OrderedDict[str, ServedModel] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, hub_id: str) -> Network:
+    def get(self, hub_id: str) -> ServedModel:
         """The network of the Hub repository "org/name". CheckpointError says what is wrong with the
         id, the repository, its size or its files."""
         hub_id = hub_id.strip()
@@ -51,7 +51,7 @@ class UserModels:
                 self._networks.popitem(last=False)
             return self._networks[hub_id]
 
-    def _load(self, hub_id: str) -> Network:
+    def _load(self, hub_id: str) -> ServedModel:
         if Path(hub_id).exists():  # which load_model would prefer to the Hub
             raise CheckpointError(f"{hub_id} is a folder of this server; only Hub ids are accepted")
         revision = checked_revision(hub_id)
@@ -65,7 +65,7 @@ class UserModels:
             segmenter = Segmenter(model, self.device)
         except ValueError as error:
             raise CheckpointError(f"{hub_id}: {error}") from error
-        return Network(hub_id.partition("/")[2], SCENE, segmenter, hub_id)
+        return ServedModel(hub_id.partition("/")[2], SCENE, segmenter, hub_id)
 
 
 def checked_revision(hub_id: str) -> str:

@@ -110,7 +110,7 @@ class Predictor:
 
     def _segmented(self, batch: list["Prepared"]) -> list[Segmentation]:
         start = time.perf_counter()
-        results = self.segmenter.together(
+        results = self.segmenter.segment_batch(
             [one.image for one in batch], torch.cat([one.pixels for one in batch])
         )
         self.busy_seconds += time.perf_counter() - start

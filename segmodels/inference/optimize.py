@@ -12,7 +12,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segmodels.models.base import SegmentationModel
 from segmodels.models.layers.winograd import Winograd, WinogradConv2d, pays
-from segmodels.models.segnet import SegNet
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -88,14 +87,13 @@ def prepared(model: SegmentationModel, device: torch.device, dtype: torch.dtype)
     CPU with fewer multiplications."""
     network = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norms(network)
-    exact = copy.deepcopy(network.encoders[0]) if isinstance(network, SegNet) else None
+    spans = network.float32_layers() if dtype is torch.bfloat16 else {}
+    exact = {name: copy.deepcopy(network.get_submodule(name)) for name in spans}
     network.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if isinstance(network, SegNet) and exact is not None and dtype is torch.bfloat16:
-        # In bfloat16's 8 bits neighbours often tie, and the indices of pool1, which place the
-        # boundaries, become the first of them in place of the largest: 0.9 % of CamVid's pixels
-        # changed their class. With the encoder before pool1 in float32 it is 0.4 %.
-        network.encoders[0] = exact.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.encoders[1].register_forward_pre_hook(_to_its_dtype)
+    for name, following in spans.items():
+        layer = exact[name].to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.set_submodule(name, layer)
+        network.get_submodule(following).register_forward_pre_hook(_to_its_dtype)
     if device.type == "cpu" and dtype is torch.float32:
         save_multiplications(network, Winograd)
     return network

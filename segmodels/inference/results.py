@@ -14,7 +14,7 @@ from segmodels.utils.files import whole_file
 
 
 @dataclass(frozen=True)
-class ClassPicture:
+class LabeledImage:
     """One picture and a class for each of its pixels.
 
     image: the picture, RGB.
@@ -60,7 +60,7 @@ class ClassPicture:
 
 
 @dataclass(frozen=True)
-class Segmentation(ClassPicture):
+class Segmentation(LabeledImage):
     """A network's answer, at the picture's own size, turned as its EXIF data says.
 
     make_confidence: what gives `confidence`.

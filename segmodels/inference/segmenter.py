@@ -20,8 +20,7 @@ from segmodels.inference.mc_dropout import repeatable_draws, with_dropout_on
 from segmodels.inference.optimize import pick_device, pick_precision, prepared
 from segmodels.inference.results import Segmentation
 from segmodels.models.base import SegmentationModel
-from segmodels.models.fcn import FCN
-from segmodels.models.unet import UNet, mirrored
+from segmodels.models.unet import mirrored
 
 Logits = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> logits (N, num_classes, h, w)
 # Context around a tile, in pixels: more than any of the networks sees from an output pixel (FCN-8s
@@ -109,11 +108,11 @@ class Segmenter:
     ) -> Segmentation:
         """An FCN's answer with the skips down to prediction stride 32, 16 or 8 alone, no finer than
         the network's own (`FCN.at_stride`). ValueError for another network."""
-        if not isinstance(self.model, FCN):
-            raise ValueError(f"prediction strides are FCN's; this is a {type(self.model).__name__}")
+        if stride not in self.model.prediction_strides:
+            self.model.at_stride(torch.empty(0), stride)  # raises, and says which strides there are
 
         def parts(segmenter: Segmenter, pixels: Tensor) -> Iterator[Part]:
-            network = partial(cast(FCN, segmenter.network).at_stride, stride=stride)
+            network = partial(cast(SegmentationModel, segmenter.network).at_stride, stride=stride)
             return segmenter._tiled(pixels, samples=0, network=network)
 
         return self._of_one(picture, working_size, parts)
@@ -291,8 +290,8 @@ class Segmenter:
     ) -> tuple[Tensor, tuple[slice, slice]]:
         """What the network must see for a part of the picture: that part with its context, and
         where the part then lies in the logits."""
-        if isinstance(self.model, UNet) and self.model.padding == "valid":
-            return self._mirrored_region(self.model, pixels, rows, columns)
+        if not self.model.keeps_size:
+            return self._mirrored_region(pixels, rows, columns)
         top, left = max(0, rows.start - HALO), max(0, columns.start - HALO)
         region = pixels[..., top : rows.stop + HALO, left : columns.stop + HALO]
         inside = (
@@ -302,12 +301,12 @@ class Segmenter:
         return region, inside
 
     def _mirrored_region(
-        self, model: UNet, pixels: Tensor, rows: slice, columns: slice
+        self, pixels: Tensor, rows: slice, columns: slice
     ) -> tuple[Tensor, tuple[slice, slice]]:
         """The unpadded U-Net's overlap-tile strategy (section 2, Figure 2): the context that its
         convolutions consume is the picture's own or, beyond its edge, its mirror image."""
         for axis, part in ((-2, rows), (-1, columns)):
-            size, margin = model.valid_input_size(part.stop - part.start)
+            size, margin = self.model.input_size_for(part.stop - part.start)
             start = part.start - margin
             indices = mirrored(torch.arange(start, start + size), pixels.shape[axis])
             pixels = pixels.index_select(axis, indices)

@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image
 
 from segmodels.demo import downloads
-from segmodels.inference.comparison import Failure, compare, results_of, summary
+from segmodels.inference.comparison import ModelFailure, compare, results_of, summary
 
 
 def test_files_hold_exact_ids_the_overlay_and_the_summary(networks, street, tmp_path):
-    answers = [*compare(networks[:2], street), Failure(networks[2], "no memory")]
+    answers = [*compare(networks[:2], street), ModelFailure(networks[2], "no memory")]
     paths = downloads.files(tmp_path, "street", "road", answers)
     assert [path.name for path in paths] == [
         "street_fcn-camvid_class-ids.png",

@@ -7,8 +7,8 @@ from PIL import Image
 from segmodels import PictureError
 from segmodels.demo import ground_truth
 from segmodels.evaluation.metrics import confusion_matrix, per_class_iou
-from segmodels.inference.comparison import Result
-from segmodels.inference.results import ClassPicture
+from segmodels.inference.comparison import ModelResult
+from segmodels.inference.results import LabeledImage
 
 NAMES = ["road", "sky", "car"]
 PALETTE = [[10, 20, 30], [200, 100, 0], [0, 0, 255]]
@@ -63,7 +63,7 @@ def test_broken_files_and_lossy_formats_are_refused(tmp_path):
 def result(network, class_map, names=NAMES):
     ids = np.array(class_map, np.uint8)
     image = Image.new("RGB", ids.shape[::-1])
-    return Result(network, ClassPicture(image, ids, names, PALETTE), 1.0)
+    return ModelResult(network, LabeledImage(image, ids, names, PALETTE), 1.0)
 
 
 def test_a_judgement_is_the_fields_metrics_over_the_classes_of_the_truth(networks):

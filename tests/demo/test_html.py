@@ -8,8 +8,8 @@ from PIL import Image
 from segmodels import UNet
 from segmodels.demo import html
 from segmodels.demo.ground_truth import judge
-from segmodels.inference.comparison import Result
-from segmodels.inference.results import ClassPicture
+from segmodels.inference.comparison import ModelResult
+from segmodels.inference.results import LabeledImage
 from tests.support.networks import tiny_network
 
 NAMES, PALETTE = ["road", "<b>sky</b>"], [[1, 2, 3], [4, 5, 6]]
@@ -22,7 +22,7 @@ def network(name="unet-camvid"):
 def result(network, class_map, seconds=1.25):
     ids = np.array(class_map, np.uint8)
     image = Image.new("RGB", ids.shape[::-1])
-    return Result(network, ClassPicture(image, ids, NAMES, PALETTE), seconds)
+    return ModelResult(network, LabeledImage(image, ids, NAMES, PALETTE), seconds)
 
 
 def rows(html):

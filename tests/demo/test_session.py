@@ -8,17 +8,17 @@ import pytest
 
 from segmodels import PictureError
 from segmodels.demo.session import digest_of, new_session
-from segmodels.inference.comparison import Failure, Result, compare
+from segmodels.inference.comparison import ModelFailure, ModelResult, compare
 
 
 def test_answers_come_back_as_they_were(networks, street):
-    answers = [*compare(networks[:2], street), Failure(networks[2], "no memory")]
+    answers = [*compare(networks[:2], street), ModelFailure(networks[2], "no memory")]
     session = new_session(digest_of(street), street, "road", answers)
     assert session.sources == tuple(network.source for network in networks[:3])
     by_source = {network.source: network for network in networks}
     first, second, failure = session.answers(by_source.__getitem__)
     for before, after in zip(answers, (first, second), strict=False):
-        assert isinstance(after, Result)
+        assert isinstance(after, ModelResult)
         assert after.network is before.network
         assert after.seconds == before.seconds
         assert np.array_equal(after.segmentation.class_map, before.segmentation.class_map)

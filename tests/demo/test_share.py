@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from segmodels.demo import share
-from segmodels.inference.comparison import Result
-from segmodels.inference.results import ClassPicture
+from segmodels.inference.comparison import ModelResult
+from segmodels.inference.results import LabeledImage
 
 
 def results(networks, height, width, num_networks=3):
@@ -16,8 +16,8 @@ def results(networks, height, width, num_networks=3):
     for number, network in enumerate(networks[:num_networks]):
         ids = np.full((height, width), number, np.uint8)
         model = network.model
-        segmentation = ClassPicture(image, ids, model.class_names, model.palette)
-        answers.append(Result(network, segmentation, 1.0))
+        segmentation = LabeledImage(image, ids, model.class_names, model.palette)
+        answers.append(ModelResult(network, segmentation, 1.0))
     return answers
 
 
@@ -51,7 +51,7 @@ def test_the_legend_has_the_classes_that_are_there_and_breaks_into_lines():
     names = [f"a class of a long name {i}" for i in range(12)] + ["absent"]
     ids = np.arange(12, dtype=np.uint8)[None]
     palette = [[i, i, i] for i in range(13)]
-    lines = share.legend_lines([ClassPicture(Image.new("RGB", (12, 1)), ids, names, palette)])
+    lines = share.legend_lines([LabeledImage(Image.new("RGB", (12, 1)), ids, names, palette)])
     assert [name for line in lines for name, _, _ in line] == names[:-1]
     assert len(lines) > 1
     for line in lines:

@@ -10,8 +10,8 @@ from PIL import Image
 from segmodels import UNet
 from segmodels.demo import viewer
 from segmodels.demo.ground_truth import judge
-from segmodels.inference.comparison import Failure, Result, compare
-from segmodels.inference.results import ClassPicture
+from segmodels.inference.comparison import ModelFailure, ModelResult, compare
+from segmodels.inference.results import LabeledImage
 from tests.support.networks import tiny_network
 from tests.support.panels import unpacked
 
@@ -20,7 +20,7 @@ def result(network, class_map):
     ids = np.array(class_map, np.uint8)
     model = network.model
     image = Image.new("RGB", ids.shape[::-1])
-    return Result(network, ClassPicture(image, ids, model.class_names, model.palette), 1.25)
+    return ModelResult(network, LabeledImage(image, ids, model.class_names, model.palette), 1.25)
 
 
 def test_large_pictures_are_shown_smaller_and_small_ones_as_they_are():
@@ -50,7 +50,7 @@ def test_a_comparison_shows_what_is_there_and_what_runs_and_waits(networks):
 
 
 def test_a_failed_network_says_so_in_its_own_panel(networks):
-    failure = Failure(networks[0], "RuntimeError: no memory")
+    failure = ModelFailure(networks[0], "RuntimeError: no memory")
     panels = viewer.comparison("url", (2, 2), networks[:2], [failure])["panels"]
     assert [panel["state"] for panel in panels] == ["failed", "running"]
     assert "RuntimeError: no memory" in panels[0]["note"]

@@ -34,7 +34,7 @@ def networks(folder):
 def test_folders_are_served_in_the_order_of_publication(networks):
     names = [network.name for network in networks]
     assert names == ["fcn-camvid", "unet-camvid", "unet-msrc", "segnet-camvid"]
-    assert [network.title for network in networks] == ["FCN-16s", "U-Net", "U-Net", "SegNet"]
+    assert [network.title for network in networks] == ["FCN-16s", "U-Net", "U-Net", "SegNet-Basic"]
 
 
 def test_scenes_follow_from_the_data_sets(networks):
@@ -77,7 +77,7 @@ def test_a_network_that_fails_leaves_the_others_their_answers(networks, caplog):
     failing = replace(networks[1], segmenter=broken)
     picture = np.zeros((20, 30, 3), np.uint8)
     first, failure, last = comparison.compare([networks[0], failing, networks[3]], picture)
-    assert failure == comparison.Failure(failing, "MemoryError: out of memory")
+    assert failure == comparison.ModelFailure(failing, "MemoryError: out of memory")
     assert first.segmentation.class_map.shape == last.segmentation.class_map.shape == (20, 30)
     assert "unet-camvid failed on a picture of shape (20, 30, 3)" in caplog.text
 
@@ -112,3 +112,64 @@ def test_the_summary_holds_what_the_maps_say(networks):
     assert fcn["seconds"] == results[0].seconds
     model = networks[0].segmenter.model
     assert fcn["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def ids(*values):
+    return np.array([values], np.uint8)
+
+
+def test_agreement_is_the_share_on_which_all_agree():
+    a, b, c = ids(0, 1, 2, 2), ids(0, 1, 2, 1), ids(0, 2, 2, 1)
+    assert comparison.agreement([a, b, c]) == 2 / 4  # the first and the third pixel
+    assert comparison.agreement([a, b]) == 3 / 4
+    assert comparison.agreement([a]) == 1.0
+
+
+def test_the_map_of_disagreement_names_the_one_that_departs():
+    a = ids(7, 1, 2, 3, 1)
+    b = ids(7, 2, 1, 3, 2)
+    c = ids(7, 2, 2, 4, 3)
+    # All agree; a departs; b departs; c departs; all differ.
+    assert comparison.disagreement([a, b, c]).tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_of_two_that_differ_neither_is_the_one_that_departs():
+    assert comparison.disagreement([ids(1, 1), ids(1, 2)]).tolist() == [[0, 3]]
+    assert comparison.disagreement([ids(1, 1)]).tolist() == [[0, 0]]
+
+
+def test_disagreement_is_that_of_counting_pixel_by_pixel():
+    random = np.random.default_rng(0)
+    four = [random.integers(0, 3, (9, 11), np.uint8) for _ in range(4)]
+    found = comparison.disagreement(four)
+    for y, x in np.ndindex(9, 11):
+        values = [int(one[y, x]) for one in four]
+        alone = [k for k in range(4) if len(set(values[:k] + values[k + 1 :])) == 1]
+        expected = 0 if len(set(values)) == 1 else alone[0] + 1 if alone else 5
+        assert found[y, x] == expected
+
+
+def test_common_ids_compare_classes_by_name():
+    names, (first, second) = comparison.common_ids(
+        [ids(0, 1, 2), ids(0, 1, 0)], [["road", "sky", "car"], ["car", "road"]]
+    )
+    assert names == ["road", "sky", "car"]
+    assert first.tolist() == [[0, 1, 2]]
+    assert second.tolist() == [[2, 0, 2]]
+
+
+def test_more_classes_than_a_byte_holds_are_refused():
+    with pytest.raises(ValueError, match="at most 255 different classes"):
+        comparison.common_ids(
+            [ids(0)] * 2, [[str(i) for i in range(200)], [f"b{i}" for i in range(56)]]
+        )
+
+
+def test_errors_leave_void_unjudged():
+    assert comparison.errors(ids(0, 1, 255), ids(0, 2, 1)).tolist() == [[0, 1, 2]]
+
+
+def test_quantised_numbers_are_rounded_and_clipped():
+    # 0.5 * 255 = 127.5, to the even 128; 0.03 of 0.02 is beyond.
+    assert comparison.quantised(np.array([0.0, 0.5, 1.0])).tolist() == [0, 128, 255]
+    assert comparison.quantised(np.array([0.01, 0.03]), 0.02).tolist() == [128, 255]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segmodels import Segmentation
-from segmodels.inference.results import ClassPicture, save_png
+from segmodels.inference.results import LabeledImage, save_png
 
 PALETTE = [[10, 20, 30], [200, 100, 0], [0, 0, 255]]
 
@@ -72,7 +72,7 @@ def test_saved_pngs_hold_exact_ids_and_the_palette(tmp_path):
 def test_all_255_class_ids_survive_saving(tmp_path):
     ids = np.arange(255, dtype=np.uint8).reshape(15, 17)
     names, palette = [f"class {i}" for i in range(255)], [[i, 255 - i, i // 2] for i in range(255)]
-    result = ClassPicture(Image.new("RGB", (17, 15)), ids, names, palette)
+    result = LabeledImage(Image.new("RGB", (17, 15)), ids, names, palette)
     result.save(tmp_path / "ids.png")
     with Image.open(tmp_path / "ids.png") as image:
         assert np.array_equal(np.array(image), ids)

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from segmodels import FCN, Segmenter, SegNet, UNet
-from segmodels.inference.comparison import Network
+from segmodels.inference.comparison import ServedModel
 
 NAMES = ["road", "sky", "car"]
 
@@ -41,4 +41,4 @@ def tiny_network(kind, name, scene="road", class_names=("road", "sky", "car"), *
     for layer_name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d) and layer_name.startswith("score"):
             nn.init.normal_(layer.weight, std=0.1)
-    return Network(name, scene, Segmenter(model.eval(), "cpu", "fp32"), f"weights_card/{name}")
+    return ServedModel(name, scene, Segmenter(model.eval(), "cpu", "fp32"), f"weights_card/{name}")

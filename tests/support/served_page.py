@@ -7,7 +7,7 @@ from pathlib import Path
 import app
 from segmodels import CheckpointError, load_model
 from segmodels.demo import user_models
-from segmodels.inference.comparison import Network, load_networks
+from segmodels.inference.comparison import ServedModel, load_networks
 from segmodels.inference.segmenter import Segmenter
 
 
@@ -21,7 +21,7 @@ class Fragile(Segmenter):
 def load(self, hub_id):
     if hub_id != "org/guest":
         raise CheckpointError(f"there is no public model {hub_id} on the Hub")
-    return Network(
+    return ServedModel(
         "guest", user_models.SCENE, Segmenter(load_model(folder / "guest"), "cpu"), hub_id
     )
 
