@@ -1,20 +1,13 @@
 """The command line: `segmodels ...`, the same as `python -m segmodels ...`."""
 
 import argparse
+import io
+import os
+import select
 import sys
 from collections.abc import Sequence
 
-from segmodels.cli import (
-    benchmark,
-    card,
-    data,
-    demo,
-    evaluate,
-    export,
-    predict,
-    push,
-    train,
-)
+from segmodels.cli import benchmark, card, data, demo, evaluate, export, predict, push, train
 from segmodels.cli._common import CommandError
 from segmodels.data.dataset import DataError
 from segmodels.data.image_io import PictureError
@@ -24,37 +17,93 @@ from segmodels.inference.onnx_export import ExportError
 from segmodels.version import __version__
 
 COMMANDS = (predict, data, train, evaluate, card, benchmark, export, push, demo)
-# What the user reads instead of a traceback.
-MISTAKES = (CommandError, CheckpointError, DataError, ExportError, PictureError, PushError)
-# The extra of pyproject.toml that brings what some commands need.
+# Reported as one sentence instead of a traceback.
+EXPECTED_ERRORS = (
+    CommandError,
+    CheckpointError,
+    DataError,
+    ExportError,
+    PictureError,
+    PushError,
+)
+# The extra of pyproject.toml that installs what some commands need, by top-level module.
 EXTRAS = {
     **dict.fromkeys(("accelerate", "kornia", "scipy"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "gradio": "demo",
 }
+FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if all went well, 1 if something did not, 2 for wrong arguments."""
-    options = _parser().parse_args(arguments)
+    """Run a command.
+
+    Args:
+        arguments: What follows `segmodels`; `sys.argv[1:]` by default.
+
+    Returns:
+        The exit status: 0 if all went well, 1 if something failed, 130 after Ctrl+C. Wrong
+        arguments raise SystemExit(2), as argparse does.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        _never_fail_to_encode(stream)
     try:
-        return int(options.run(options))
-    except MISTAKES as error:
-        message = str(error)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        message = (
-            f"this command needs {error.name}: pip install 'segmodels[{EXTRAS[error.name]}]', or "
-            "in a clone of the repository `python3 run.py` in place of `segmodels`, which installs "
-            "it"
-        )
+        return _run(arguments)
+    except BrokenPipeError as error:  # whatever reads our output has seen enough: `| head`
+        if not _reader_left():
+            return _report(f"{error.strerror}: a process or connection ended unexpectedly")
+        # Python flushes once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
-        message = "interrupted"
+        _report("interrupted")
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Parse and run; expected errors become one line on stderr."""
+    try:
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+    except EXPECTED_ERRORS as error:
+        return _report(str(error))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _report(
+            f'this command needs {error.name}: pip install "segmodels[{extra}]" (in a clone of the '
+            "repository, `python3 run.py` in place of `segmodels` installs it)"
+        )
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""  # not every one is of a file
-        message = f"{file}{error.strerror or error}"
+        file = f"{error.filename}: " if error.filename else ""  # not every one is about a file
+        return _report(f"{file}{error.strerror or error}")
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # so that a closed pipe shows here, and not after `main`
+
+
+def _report(message: str) -> int:
     print(f"segmodels: {message}", file=sys.stderr)
-    return 1
+    return FAILED
+
+
+def _never_fail_to_encode(stream: object) -> None:
+    """Characters that the stream's encoding lacks (cp1252, ascii) are written as escapes."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_left() -> bool:
+    """Whether the pipe that stdout writes to has no reader any more."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are reported whatever is asked for
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _parser() -> argparse.ArgumentParser:

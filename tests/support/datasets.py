@@ -1,5 +1,6 @@
 """Tiny datasets of three classes, in two layouts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ def synthetic_pair(seed: int, void_id: int) -> tuple[np.ndarray, np.ndarray]:
     return picture.clip(0, 255).astype(np.uint8), ids
 
 
-def write_camvid(root: Path, **splits: int) -> Path:
+def write_camvid(root: Path, *, class_names: Sequence[str] = CLASS_NAMES, **splits: int) -> Path:
     """SegNet's layout, void being the id after the last class."""
     root.mkdir(exist_ok=True)
-    (root / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
+    (root / "classes.txt").write_text("\n".join(class_names) + "\n", encoding="utf-8")
     for first_seed, (split, count) in enumerate(splits.items()):
         for folder in (root / split, root / f"{split}annot"):
             folder.mkdir()

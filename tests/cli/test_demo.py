@@ -1,0 +1,38 @@
+"""`segmodels demo`."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from segmodels.cli.main import main
+
+
+def with_page(monkeypatch, serve):
+    """`segmodels demo` calls `serve` in place of the page's own `main`."""
+    monkeypatch.setitem(sys.modules, "app", SimpleNamespace(main=serve))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds to it
+
+
+def test_demo_listens_where_gradio_does_unless_it_is_told(monkeypatch):
+    asked = []
+    with_page(monkeypatch, lambda **where: asked.append(where))
+    assert main(["demo"]) == 0
+    assert main(["demo", "--host", "0.0.0.0", "--port", "7000"]) == 0
+    assert asked == [{"host": None, "port": None}, {"host": "0.0.0.0", "port": 7000}]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("Cannot find empty port"), "Cannot find empty port"),
+        (OSError(28, "No space left on device", "masks"), "masks: No space left on device"),
+    ],
+)
+def test_an_error_of_the_system_names_a_file_only_if_there_is_one(error, told, monkeypatch, capsys):
+    def fail(**_):
+        raise error
+
+    with_page(monkeypatch, fail)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == f"segmodels: {told}\n"
