@@ -13,7 +13,6 @@ from segmodels.evaluation.dataset_info import KNOWN_DATA
 from segmodels.evaluation.failures import weakest_classes
 from segmodels.hub.checkpoint import CheckpointError
 from segmodels.hub.filenames import EVALUATION_NAME, START_TRAINING, TRAINING_NAME
-from segmodels.inference.comparison import count_parameters, title
 from segmodels.models.base import SegmentationModel, load_model
 from segmodels.models.vgg16 import OXFORD_STD
 from segmodels.utils.files import write_text
@@ -26,11 +25,6 @@ FIGURES = {
     "mean_accuracy": "mean accuracy",
     "frequency_weighted_iou": "frequency-weighted IoU",
     "boundary_f1": "boundary F1",
-}
-PAPERS = {
-    "FCN": "[Long, Shelhamer and Darrell, 2015](https://arxiv.org/abs/1411.4038)",
-    "UNet": "[Ronneberger, Fischer and Brox, 2015](https://arxiv.org/abs/1505.04597)",
-    "SegNet": "[Badrinarayanan, Kendall and Cipolla, 2017](https://arxiv.org/abs/1511.00561)",
 }
 NOT_PUBLISHED = ("as published: none on this test set", "-", "-", "-", "-")
 
@@ -75,11 +69,11 @@ def card_text(
     data = name.rsplit("-", 1)[-1]
     known = KNOWN_DATA.get(data)
     architecture = type(model).__name__
-    heading = title(model)
+    heading = model.display_name
     parts = [
         f"---\n{_metadata(model, name, data, evaluation).to_yaml()}\n---\n",
         f"# {heading} on {known.title if known else data}\n",
-        f"{heading} ({PAPERS[architecture]}), {count_parameters(model) / 1e6:.1f} M parameters, "
+        f"{heading} ({model.paper.citation}), {model.parameter_count / 1e6:.1f} M parameters, "
         f"for {model.num_classes} classes: {', '.join(map(_escaped, model.class_names))}. "
         "Part of segmodels: FCN, U-Net and SegNet, side by side.\n",
         "## Use\n",

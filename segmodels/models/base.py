@@ -8,15 +8,16 @@ A repository, or a folder, holds `config.json` (the constructor's arguments and 
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from segmodels.hub.checkpoint import CheckpointError, max_weights_bytes, read_weights
 from segmodels.hub.download import Download, Folder, HubRepository, from_repository
@@ -44,12 +45,36 @@ from segmodels.models._validation import (
     checked_palette,
     checked_statistic,
 )
+from segmodels.models.registry import model_classes
 from segmodels.utils.palette import palette_for
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-ARCHITECTURES: dict[str, type["SegmentationModel"]] = {}
+
+@dataclass(frozen=True)
+class Paper:
+    """The publication of a network.
+
+    Attributes:
+        authors: As in a text, "Long, Shelhamer and Darrell".
+        published: Year and month, "2015-06"; networks are listed in this order.
+        url: Of the paper.
+        year: That the paper is cited with.
+    """
+
+    authors: str
+    published: str
+    url: str
+
+    @property
+    def year(self) -> int:
+        return int(self.published[:4])
+
+    @property
+    def citation(self) -> str:
+        """A link in Markdown: "[Long, Shelhamer and Darrell, 2015](https://...)"."""
+        return f"[{self.authors}, {self.year}]({self.url})"
 
 
 class SegmentationModel(
@@ -71,8 +96,19 @@ class SegmentationModel(
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        if "paper" in vars(cls):
+            kwargs = {"paper_url": cls.paper.url, "tags": [cls.__name__.lower()]} | kwargs
         super().__init_subclass__(**kwargs)
-        ARCHITECTURES[cls.__name__] = cls
+
+    # ---- what a network tells its callers; each overrides what differs ----
+
+    architecture: ClassVar[str]  # its short name, set by `register_model`
+    paper: ClassVar[Paper]
+    # Peak learning rates of AdamW for the encoder, where it starts from weights, and for the rest.
+    default_learning_rates: ClassVar[tuple[float, float]] = (2e-4, 1e-3)
+    # Pixels of context on each side of a tile: more than an output pixel sees. FCN-8s sees the
+    # farthest: 202 for pool5 and fc6, and half a kernel for each deconvolution.
+    tile_context: int = 288
 
     def __init__(
         self,
@@ -112,6 +148,67 @@ class SegmentationModel(
     @property
     def label2id(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.class_names)}
+
+    @property
+    def display_name(self) -> str:
+        """The network as its paper calls it, "FCN-8s" for example."""
+        return type(self).__name__
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether Monte Carlo samples of the network differ."""
+        return bool(getattr(self, "dropout", 0))
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether the logits are as large as the input. False: smaller, see `input_size_for`."""
+        return True
+
+    def input_size_for(self, output_size: int) -> tuple[int, int]:
+        """The input that gives at least `output_size` rows of logits, and the rows of context
+        before the first of them; columns alike. Only where `keeps_size` is False."""
+        return output_size, 0
+
+    @property
+    def prediction_strides(self) -> tuple[int, ...]:
+        """The strides that `at_stride` takes, coarsest first; empty for most networks."""
+        return ()
+
+    def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
+        """`forward` at one of the `prediction_strides`. ValueError for any other."""
+        raise ValueError(
+            f"stride must be one of the network's prediction strides, and {self.display_name} has "
+            f"none; got {stride}"
+        )
+
+    def float32_layers(self) -> dict[str, str]:
+        """Layers that inference in bfloat16 keeps in float32, by name, each with the layer at whose
+        input the computation returns to bfloat16."""
+        return {}
+
+    @classmethod
+    def arguments_from(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's arguments among the options of a training; None stands for the
+        constructor's own default."""
+        names = constructor_arguments(cls)
+        return {
+            name: options[name]
+            for name in names
+            if name != "class_names" and options.get(name) is not None
+        }
+
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """Parameters that training leaves as initialised."""
+        return []
+
+    def learning_rate_factors(self, options: Mapping[str, Any]) -> dict[nn.Parameter, float]:
+        """Factors on the decoder's learning rate for single parameters, by the options of a
+        training."""
+        return {}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -301,19 +398,21 @@ class SegmentationModel(
     def _architecture(cls, config: dict[str, Any], path: Path) -> Any:
         """The network that the configuration names or, where plain `PyTorchModelHubMixin` wrote it
         and it names none, the one whose own arguments it has, or this one."""
+        known = {
+            one.__name__: one for one in [cls, *model_classes()] if one is not SegmentationModel
+        }
         names = config.get("architectures")
         if names is None:
-            own = {"FCN": "reference_padding", "UNet": "base_channels", "SegNet": "variant"}
-            names = [name for name, argument in own.items() if argument in config]
-            names = names or [name for name in ARCHITECTURES if name == cls.__name__]
+            names = [name for name in known if set(_own_arguments(known[name])) & set(config)]
+            names = names or [name for name in known if name == cls.__name__]
         names = names if isinstance(names, list) else [names]
-        known = [name for name in names if isinstance(name, str) and name in ARCHITECTURES]
-        if len(known) != 1:
+        named = [known[name] for name in names if isinstance(name, str) and name in known]
+        if len(named) != 1:
             raise CheckpointError(
-                f"{path} describes none of {', '.join(sorted(ARCHITECTURES))} "
+                f"{path} describes none of {', '.join(sorted(known))} "
                 f"(architectures: {short(names)})"
             )
-        found = ARCHITECTURES[known[0]]
+        found = named[0]
         if not issubclass(found, cls):
             raise CheckpointError(
                 f"{path} describes a {found.__name__}, not a {cls.__name__}: "
@@ -345,6 +444,13 @@ def load_model(
         map_location=map_location,
         strict=strict,
     )
+
+
+def _own_arguments(network: type[SegmentationModel]) -> set[str]:
+    """The constructor's arguments that no other network has."""
+    others = [one for one in model_classes() if one is not network]
+    shared = {name for one in others for name in constructor_arguments(one)}
+    return set(constructor_arguments(network)) - shared
 
 
 def _write_json(path: Path, entries: dict[str, Any]) -> None:

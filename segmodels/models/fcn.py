@@ -8,19 +8,23 @@ picture by 100 pixels); the head may be narrower than 4096 channels. The last de
 parameter like the others; the paper keeps it at bilinear interpolation, and so does our training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn, relu_  # in place, as in the authors' nets
 from torch.nn.functional import conv_transpose2d
 
 from segmodels.models._validation import checked_bool, checked_choice, checked_int, checked_rate
-from segmodels.models.base import SegmentationModel
+from segmodels.models.base import Paper, SegmentationModel
+from segmodels.models.registry import register_model
 
+STRIDES = (32, 16, 8)  # prediction strides, coarsest first
 MAX_HEAD_CHANNELS = 8192  # twice VGG16's
 
 
-class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=["fcn"]):
+@register_model("fcn")
+class FCN(SegmentationModel):
     """FCN-32s, FCN-16s or FCN-8s on VGG16.
 
     stride: 32, 16 or 8 pixels, the finest prediction stride: 32 has no skip, 16 adds pool4's
@@ -31,6 +35,10 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
     at_once: the scales of all-at-once training on the skips, pool4 by 0.01 and pool3 by 0.0001
         (`voc-fcn8s-atonce`; section 4.3 of the 2016 journal version).
     """
+
+    paper = Paper("Long, Shelhamer and Darrell", "2015-06", "https://arxiv.org/abs/1411.4038")
+    # The heads start at zero on VGG16's own activations, without batch norms.
+    default_learning_rates = (1e-4, 3e-4)
 
     def __init__(
         self,
@@ -55,7 +63,7 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
             image_std=image_std,
             working_size=working_size,
         )
-        self.stride = checked_choice("stride", stride, (32, 16, 8))
+        self.stride = checked_choice("stride", stride, STRIDES)
         self.head_channels = checked_int("head_channels", head_channels, MAX_HEAD_CHANNELS)
         self.dropout = checked_rate("dropout", dropout)
         self.reference_padding = checked_bool("reference_padding", reference_padding)
@@ -109,6 +117,33 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
+    @property
+    def display_name(self) -> str:
+        return f"FCN-{self.stride}s"
+
+    @property
+    def prediction_strides(self) -> tuple[int, ...]:
+        return tuple(stride for stride in STRIDES if stride >= self.stride)
+
+    def fixed_parameters(self) -> list[nn.Parameter]:
+        """The last deconvolution, bilinear as the paper has it (section 4.3)."""
+        return [self._last_deconvolution().get_parameter("weight")]
+
+    def learning_rate_factors(self, options: Mapping[str, Any]) -> dict[nn.Parameter, float]:
+        """`skip_rates`: (of score_pool4, of score_pool3), where the skips are scaled."""
+        if not self.at_once:
+            return {}
+        skips = zip(("score_pool4", "score_pool3"), options["skip_rates"], strict=True)
+        return {
+            getattr(self, name).weight: factor
+            for name, factor in skips
+            if hasattr(self, name)  # an FCN-32s has neither, an FCN-16s no score_pool3
+        }
+
+    def _last_deconvolution(self) -> nn.ConvTranspose2d:
+        name = "upscore" if self.stride == 32 else f"upscore{self.stride}"
+        return cast(nn.ConvTranspose2d, getattr(self, name))
+
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
         (N, num_classes, H, W)."""
@@ -118,8 +153,8 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
         """`forward` with the skips down to prediction stride 32, 16 or 8 alone, no finer than the
         network's own: what each skip adds (Figure 4). A coarser stride than the network's own is
         upsampled bilinearly, as the paper's last deconvolution."""
-        if stride not in (32, 16, 8) or stride < self.stride:
-            raise ValueError(f"stride must be 32, 16 or 8, at least {self.stride}; got {stride}")
+        if stride not in self.prediction_strides:
+            raise ValueError(f"stride must be one of {self.prediction_strides}, got {stride}")
         x = relu_(self.conv1_1(pixels))
         x = relu_(self.conv1_2(x))
         x = self.pool(x)  # 1/2
@@ -164,7 +199,7 @@ class FCN(SegmentationModel, paper_url="https://arxiv.org/abs/1411.4038", tags=[
         9, and the crops the authors' 19, 27 and 31.
         """
         if stride == self.stride:
-            upscore = getattr(self, "upscore" if stride == 32 else f"upscore{stride}")(score)
+            upscore = self._last_deconvolution()(score)
         else:
             kernel = bilinear_kernel(self.num_classes, 2 * stride).to(score)
             upscore = conv_transpose2d(score, kernel, stride=stride)

@@ -15,15 +15,21 @@ from torch import Tensor, nn
 from torch.nn.functional import max_unpool2d, relu
 
 from segmodels.models._validation import checked_choice, checked_rate
-from segmodels.models.base import SegmentationModel
+from segmodels.models.base import Paper, SegmentationModel
+from segmodels.models.registry import register_model
 
 
-class SegNet(SegmentationModel, paper_url="https://arxiv.org/abs/1511.00561", tags=["segnet"]):
+@register_model("segnet")
+class SegNet(SegmentationModel):
     """variant: "vgg16", VGG16's 13 convolutions and their mirror; or "basic", 4 encoders and 4
         decoders of one 7x7 convolution to 64 channels, without ReLU in the decoder.
     dropout: rate after the encoders and decoders from the third on, the deeper ones (Bayesian
         SegNet; 0.5 there). 0 is plain SegNet.
     """
+
+    paper = Paper(
+        "Badrinarayanan, Kendall and Cipolla", "2017-12", "https://arxiv.org/abs/1511.00561"
+    )
 
     def __init__(
         self,
@@ -101,6 +107,16 @@ class SegNet(SegmentationModel, paper_url="https://arxiv.org/abs/1511.00561", ta
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    @property
+    def display_name(self) -> str:
+        return "SegNet" if self.variant == "vgg16" else "SegNet-Basic"
+
+    def float32_layers(self) -> dict[str, str]:
+        """The encoder before pool1. In bfloat16's 8 bits neighbours often tie, and the indices of
+        pool1, which place the boundaries, become the first of them in place of the largest: 0.9 %
+        of CamVid's pixels changed their class. With this encoder in float32 it is 0.4 %."""
+        return {"encoders.0": "encoders.1"}
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits

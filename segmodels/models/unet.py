@@ -9,18 +9,21 @@ the paper does without; `encoder="vgg16"` takes VGG16's 13 convolutions as the c
 128, 256, 512, 512 channels), so that it can start from ImageNet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segmodels.models._validation import checked_bool, checked_choice, checked_int, checked_rate
-from segmodels.models.base import SegmentationModel
+from segmodels.models.base import Paper, SegmentationModel
+from segmodels.models.registry import register_model
 
 MAX_BASE_CHANNELS = 512  # eight times the paper's
 
 
-class UNet(SegmentationModel, paper_url="https://arxiv.org/abs/1505.04597", tags=["unet"]):
+@register_model("unet")
+class UNet(SegmentationModel):
     """encoder: "plain", the paper's two convolutions a level, or "vgg16".
     base_channels: of the plain encoder's first level; they double with each level; at most 512.
     padding: "same", or "valid" for the paper's unpadded convolutions.
@@ -28,6 +31,9 @@ class UNet(SegmentationModel, paper_url="https://arxiv.org/abs/1505.04597", tags
     dropout: rate at the end of the contracting path (section 3.1), as the authors' network has it:
         after its last two levels.
     """
+
+    display_name = "U-Net"
+    paper = Paper("Ronneberger, Fischer and Brox", "2015-10", "https://arxiv.org/abs/1505.04597")
 
     def __init__(
         self,
@@ -97,6 +103,16 @@ class UNet(SegmentationModel, paper_url="https://arxiv.org/abs/1505.04597", tags
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
+    @classmethod
+    def arguments_from(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`vgg16`, weights to start from, asks for the encoder that they fit."""
+        encoder = "vgg16" if options.get("vgg16") else "plain"
+        return {"encoder": encoder} | super().arguments_from(options)
+
+    @property
+    def keeps_size(self) -> bool:
+        return self.padding == "same"
+
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
         (N, num_classes, H, W); unpadded ("valid") the smaller map of Figure 1, and ValueError for
@@ -122,13 +138,14 @@ class UNet(SegmentationModel, paper_url="https://arxiv.org/abs/1505.04597", tags
                 f'needs at least {smallest} x {smallest}; use a larger picture or padding="same"'
             )
 
-    def valid_input_size(self, size: int) -> tuple[int, int]:
-        """Unpadded: the smallest input height whose every pooling halves evenly and whose map has
-        at least `size` rows, and how many rows of context lie before the map; widths alike."""
+    def input_size_for(self, output_size: int) -> tuple[int, int]:
+        """Unpadded: the smallest input whose every pooling halves evenly."""
+        if self.keeps_size:
+            return super().input_size_for(output_size)
         # 572 -> 388: poolings halve evenly where 572 - 16 n does.
         even = next(n for n in range(1000, 1016) if self._halves_evenly(n))
         margin = (even - valid_output_size(even, self.depths)) // 2
-        smallest = size + 2 * margin
+        smallest = output_size + 2 * margin
         return smallest + (even - smallest) % 16, margin
 
     def _halves_evenly(self, size: int) -> bool:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from segmodels import FCN, CheckpointError, Segmenter, SegNet, UNet, load_model
 from segmodels.models import base
+from segmodels.models.registry import register_model, unregister_model
 
 CLASSES = ["cell", "background"]
 FILES = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
@@ -274,15 +275,19 @@ def test_a_folder_of_the_plain_mixin_loads(tmp_path):
         assert torch.equal(loaded(pixels), model(pixels))
 
 
-def test_a_subclass_loads_as_itself_and_through_its_base(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "ARCHITECTURES", dict(base.ARCHITECTURES))
-
+def test_a_subclass_loads_as_itself_and_once_registered_through_its_base(tmp_path):
     class OurUNet(UNet):
         pass
 
     OurUNet(class_names=CLASSES, base_channels=1).save_pretrained(tmp_path)
-    for network in (OurUNet, UNet):
-        assert type(network.from_pretrained(tmp_path)) is OurUNet
+    assert type(OurUNet.from_pretrained(tmp_path)) is OurUNet
+    with pytest.raises(CheckpointError, match="describes none of FCN, SegNet, UNet"):
+        UNet.from_pretrained(tmp_path)
+    register_model("ours")(OurUNet)
+    try:
+        assert type(UNet.from_pretrained(tmp_path)) is OurUNet
+    finally:
+        unregister_model("ours")
 
 
 def test_the_plain_mixins_config_needs_no_argument_but_the_names(tmp_path):

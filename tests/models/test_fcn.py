@@ -83,7 +83,7 @@ def test_a_coarser_stride_is_the_network_without_its_finer_skips(coarser, refere
 
 @pytest.mark.parametrize("stride", [8, 12])
 def test_a_stride_that_the_network_does_not_have_is_refused(stride):
-    with pytest.raises(ValueError, match=f"at least 16; got {stride}"):
+    with pytest.raises(ValueError, match=rf"one of \(32, 16\), got {stride}"):
         narrow_fcn(stride=16).at_stride(torch.zeros(1, 3, 8, 8, dtype=torch.float64), stride)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segmodels import SegNet, UNet
-from segmodels.inference.optimize import prepared, save_multiplications
+from segmodels.inference.optimize import prepared, use_winograd
 from segmodels.models.layers import winograd
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_in_training_what_it_returns_may_be_changed_in_place(size):
 def test_in_training_the_parameters_stay_where_and_what_they_were():
     model = UNet(class_names=["a", "b"], base_channels=32)
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
-    save_multiplications(model, winograd.WinogradConv2d)
+    use_winograd(model, winograd.WinogradConv2d)
     assert any(isinstance(module, winograd.WinogradConv2d) for module in model.modules())
     assert {name: p.data_ptr() for name, p in model.named_parameters()} == before
 
