@@ -32,39 +32,39 @@ def test_a_missing_training_library_is_named_with_what_to_do(model, tmp_path, mo
     assert "run.py" in printed
 
 
-@pytest.fixture
-def output(monkeypatch, request):
-    """Stdout in the encoding of the test's parameter; calling it gives what was written."""
-    stream = io.TextIOWrapper(io.BytesIO(), encoding=request.param, errors="strict")
+def write_in(encoding, monkeypatch):
+    """Stdout becomes a stream of this encoding; the result gives what was written."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
     monkeypatch.setattr("sys.stdout", stream)
 
     def written():
         stream.flush()
-        return stream.buffer.getvalue().decode(request.param)
+        return stream.buffer.getvalue().decode(encoding)
 
     return written
 
 
-@pytest.mark.parametrize("output", ["ascii", "cp1252"], indirect=True)
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("name", NAMES)
-def test_help_can_be_written_in_every_encoding(name, output):
+def test_help_can_be_written_in_every_encoding(name, encoding, monkeypatch):
+    written = write_in(encoding, monkeypatch)
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
-    assert output().startswith(f"usage: segmodels {name}")
+    assert written().startswith(f"usage: segmodels {name}")
 
 
-@pytest.mark.parametrize("output", ["ascii", "cp1252"], indirect=True)
-def test_what_the_encoding_lacks_is_written_as_escapes_and_nothing_is_lost(output, tmp_path):
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_the_encoding_lacks_is_escaped_and_nothing_is_lost(encoding, tmp_path, monkeypatch):
+    names = ["ground", "木", "sky"]
     model, metrics = tmp_path / "model", tmp_path / "metrics.json"
-    UNet(class_names=["ground", "木", "sky"], base_channels=2).save_pretrained(model)
-    data = write_camvid(tmp_path / "data", class_names=["ground", "木", "sky"], test=1)
+    UNet(class_names=names, base_channels=2).save_pretrained(model)
+    data = write_camvid(tmp_path / "data", class_names=names, test=1)
+    written = write_in(encoding, monkeypatch)
     command = ["evaluate", "--model", str(model), "--data", str(data), "--json", str(metrics)]
     assert main(command) == 0
-    assert "\\u6728" in output()
-    assert set(json.loads(metrics.read_text(encoding="utf-8"))["classes"]) == {
-        *("ground", "木", "sky")
-    }
+    assert "\\u6728" in written()
+    assert set(json.loads(metrics.read_text(encoding="utf-8"))["classes"]) == set(names)
 
 
 def test_ctrl_c_is_one_line_and_status_130(model, pictures, monkeypatch, capsys):
