@@ -1,12 +1,7 @@
 """Served pages and a browser, for the tests of the page."""
 
 import base64
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +11,8 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from segmodels import FCN, SegNet, UNet
+from tests.support.serving import ROOT, serving
 
-ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "artifacts"  # kept by CI
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
@@ -26,35 +21,11 @@ WAIT = 60_000  # milliseconds
 expect.set_options(timeout=WAIT)
 
 
-@contextmanager
-def serving(log: Path, *command):
-    """The address of a page that a Python command serves."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    variables = {k: v for k, v in os.environ.items() if k != "SEGMODELS_MODELS"}
-    variables |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
-    variables["PYTHONPATH"] = str(ROOT)
-    with open(log, "w") as output:
-        demo = subprocess.Popen(
-            [sys.executable, *command], stdout=output, stderr=output, env=variables
-        )
-    try:
-        for _ in range(240):
-            if "Running on" in log.read_text() or demo.poll() is not None:
-                break
-            time.sleep(0.5)
-        assert demo.poll() is None, log.read_text()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        demo.terminate()
-        demo.wait(20)
-
-
 @pytest.fixture(scope="session")
 def address(tmp_path_factory):
     """Where `python app.py` listens, with the networks of the repository."""
-    with serving(tmp_path_factory.mktemp("demo") / "log.txt", ROOT / "app.py") as address:
+    log = tmp_path_factory.mktemp("demo") / "log.txt"
+    with serving(log, ROOT / "app.py", PYTHONPATH=ROOT) as address:
         yield address
 
 
@@ -82,7 +53,8 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_address(served):
     """Where the page listens with those networks, two scenes of them."""
-    with serving(served / "log.txt", Path(__file__).with_name("served_page.py"), served) as address:
+    script = Path(__file__).with_name("served_page.py")
+    with serving(served / "log.txt", script, served, PYTHONPATH=ROOT) as address:
         yield address
 
 

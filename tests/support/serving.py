@@ -1,0 +1,34 @@
+"""A served page, in a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def serving(log: Path, *command, python=sys.executable, **variables):
+    """The address of a page that a Python command serves, with these environment variables."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if k != "SEGMODELS_MODELS"}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
+    environment |= {name: str(value) for name, value in variables.items()}
+    with open(log, "w") as output:
+        demo = subprocess.Popen([python, *command], stdout=output, stderr=output, env=environment)
+    try:
+        for _ in range(240):
+            if "Running on" in log.read_text() or demo.poll() is not None:
+                break
+            time.sleep(0.5)
+        assert demo.poll() is None, log.read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        demo.terminate()
+        demo.wait(20)
