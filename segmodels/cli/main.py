@@ -28,7 +28,7 @@ EXPECTED_ERRORS = (
 )
 # The extra of pyproject.toml that installs what some commands need, by top-level module.
 EXTRAS = {
-    **dict.fromkeys(("accelerate", "kornia", "scipy"), "train"),
+    **dict.fromkeys(("accelerate", "kornia", "matplotlib", "scipy"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "gradio": "demo",
 }
