@@ -8,6 +8,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from segmodels.data.image_io import PictureError
 from segmodels.hub.checkpoint import CheckpointError
+from segmodels.hub.short_names import list_models
 from segmodels.inference.results import Segmentation
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import load_model
@@ -25,5 +26,6 @@ __all__ = [
     "Segmenter",
     "UNet",
     "__version__",
+    "list_models",
     "load_model",
 ]

@@ -1,7 +1,4 @@
-"""The files of a checkpoint, read without trust.
-
-`config.json` and `model.safetensors`; pickles are neither asked for nor read.
-"""
+"""Reading `model.safetensors` from an untrusted source. Pickles are never requested or read."""
 
 import math
 from collections.abc import Mapping
@@ -18,29 +15,36 @@ from segmodels.hub.filenames import CONFIG_NAME
 MAX_HEADER_BYTES = 1 << 20
 FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
 INTEGERS = ("I64", "I32")
-AGAIN = "if it came from the Hub, load it again with force_download=True"
+RELOAD = "if it came from the Hub, load it again with force_download=True"
 
 
 class CheckpointError(ValueError):
-    """Weights or a configuration that cannot be used: names the file, and what is wrong with it."""
+    """Weights or a config that cannot be used. The message names the file and what is wrong."""
 
 
 def max_weights_bytes(expected: Mapping[str, Tensor]) -> int:
-    """No longer is a file that holds these tensors, in float64 at most, and nothing else."""
+    """The largest size of a file that holds these tensors in float64 and nothing else."""
     return MAX_HEADER_BYTES + 8 + 8 * sum(tensor.numel() for tensor in expected.values())
 
 
 def read_weights(
     path: Path, expected: Mapping[str, Tensor], map_location: str | torch.device, strict: bool
 ) -> dict[str, Tensor]:
-    """The file's tensors on `map_location`, each in the dtype that the network has for it.
+    """Read the tensors of a safetensors file.
 
-    expected: the network's state, of which only shapes and dtypes count.
-    strict: names, shapes and dtypes (of floats, any from 16 to 64 bits) must be the expected ones,
-        which is seen in the file's header, before any tensor is read; otherwise the tensors that
-        fit are returned.
-    Raises CheckpointError if that is not so, if none fits, if the file is broken, or at a NaN or an
-    infinity.
+    Args:
+        path: The file.
+        expected: The network's state dict; only shapes and dtypes count.
+        map_location: Device of the tensors.
+        strict: Require the expected names, shapes and dtypes (any floats of 16 to 64 bits); this
+            is checked in the file's header before a tensor is read. False: return those that fit.
+
+    Returns:
+        The tensors by name, each in the expected dtype.
+
+    Raises:
+        CheckpointError: If the tensors do not fit, none fits, the file is corrupt, or a value is
+            not finite.
     """
     tensors: dict[str, Tensor] = {}
     try:
@@ -51,7 +55,7 @@ def read_weights(
             if strict or not fitting:
                 _compare(path, found, expected)
             for name in fitting:
-                # A copy, since what safetensors gives lies in the file while that is open.
+                # A copy, since safetensors maps the open file.
                 stored = file.get_tensor(name)
                 tensor = stored.to(map_location, expected[name].dtype, copy=True)
                 if not _is_finite(stored if tensor.is_meta else tensor):
@@ -62,19 +66,19 @@ def read_weights(
                 tensors[name] = tensor
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file: {error}; {AGAIN}"
+            f"{path} is not a complete safetensors file: {error}; {RELOAD}"
         ) from error
     return tensors
 
 
 def _check_header_length(path: Path) -> None:
-    """A file begins with the length of its JSON header, 8 bytes, little endian."""
+    """SafetensorError if the header is too long; its length is in the first 8 bytes."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER_BYTES:
         raise SafetensorError(
-            f"its header claims {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that any of "
-            "the networks needs"
+            f"its header claims {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that any "
+            "network needs"
         )
 
 
@@ -90,19 +94,21 @@ def _fits(found: tuple[str, list[int]] | None, wanted: Tensor) -> bool:
 def _compare(
     path: Path, found: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, Tensor]
 ) -> None:
-    """CheckpointError unless both have the same names with the same shapes and kinds of dtype."""
-    unlike = [name for name in expected if name in found and not _fits(found[name], expected[name])]
+    """CheckpointError unless names, shapes and kinds of dtype are equal."""
+    differing = [
+        name for name in expected if name in found and not _fits(found[name], expected[name])
+    ]
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [short(name).strip("'") for name in found if name not in expected],
         "of another shape": [
             f"{name} {found[name][1]} instead of {list(expected[name].shape)}"
-            for name in unlike
+            for name in differing
             if found[name][1] != list(expected[name].shape)
         ],
         "of another type": [
             f"{name} {found[name][0]}, a {str(expected[name].dtype).removeprefix('torch.')} there"
-            for name in unlike
+            for name in differing
             if found[name][1] == list(expected[name].shape)
         ],
     }
@@ -119,7 +125,7 @@ def _compare(
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is a NaN or an infinity: either would show in the least or the largest."""
+    """Whether no value is NaN or infinite; the minimum or the maximum would be."""
     if tensor.numel() == 0 or not tensor.is_floating_point():
         return True
     least, largest = torch.aminmax(tensor)

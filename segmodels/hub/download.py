@@ -1,8 +1,7 @@
-"""Where the files of a checkpoint come from: a folder, or a repository of the Hugging Face Hub and
-the cache of it.
+"""The files of a checkpoint, from a folder or from the Hugging Face Hub through its cache.
 
-All files of a Hub repository are those of one commit, whatever is pushed meanwhile; what the cache
-holds is not downloaded again; and what is downloaded must have the hash that the Hub gives for it.
+All files of a Hub repository are from one commit, whatever is pushed meanwhile; files in the cache
+are not downloaded again; and a download must have the hash that the Hub announces for it.
 """
 
 import hashlib
@@ -11,7 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypedDict, TypeVar
 
 from huggingface_hub import (
@@ -38,10 +37,11 @@ from huggingface_hub.utils import validate_repo_id
 
 from segmodels.hub.checkpoint import CheckpointError
 from segmodels.hub.filenames import CONFIG_NAME, WEIGHTS_NAME
+from segmodels.hub.short_names import missing_folder, resolve_source
 from segmodels.utils.files import write_text
 
-WAITS = (1.0, 2.0)  # seconds before the Hub is asked again, where nothing is cached,
-PATIENCE = 5.0  # and seconds after which it is not
+RETRY_DELAYS = (1.0, 2.0)  # seconds before each retry, where no cached copy will do
+RETRY_WITHIN = 5.0  # seconds after the first attempt; later failures are final
 COMMIT = re.compile("[0-9a-f]{40}")
 
 log = logging.getLogger("segmodels")
@@ -49,19 +49,21 @@ T = TypeVar("T")
 
 
 class HubUnavailableError(CheckpointError):
-    """The Hub cannot be asked, or does not let this user in: a cached copy will do.
+    """The Hub cannot be reached or refuses access; a cached copy may be used instead.
 
-    passing: it may be able the next moment.
+    Attributes:
+        temporary: Whether a retry may succeed.
     """
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.temporary = temporary
 
 
 class Download(TypedDict, total=False):
-    """Where and how to look on the Hub, as in `hf_hub_download`."""
+    """Which files to take and how, as in `hf_hub_download`."""
 
+    subfolder: str | None
     revision: str | None
     token: str | bool | None
     cache_dir: str | Path | None
@@ -70,13 +72,13 @@ class Download(TypedDict, total=False):
 
 
 class Folder:
-    """The files of a folder."""
+    """The files of a local folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def fetch(self, filename: str, max_bytes: int | None = None) -> Path:
-        """The path of one of its files. CheckpointError if it is not there."""
+        """Return the path of a file. Raises CheckpointError if it does not exist."""
         if not (self.folder / filename).is_file():
             raise CheckpointError(
                 f"{self.folder} has no {filename}: expected a folder written by save_pretrained, "
@@ -84,8 +86,8 @@ class Folder:
             )
         return self.folder / filename
 
-    def keep(self) -> None:
-        """Nothing has to be done to find it again."""
+    def remember_commit(self) -> None:
+        """A folder has no commits."""
 
 
 class HubRepository:
@@ -95,6 +97,7 @@ class HubRepository:
         self,
         name: str,
         *,
+        subfolder: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -102,52 +105,61 @@ class HubRepository:
         local_files_only: bool = False,
     ) -> None:
         self.name = name
+        self.subfolder = PurePosixPath(subfolder or "")
         self.revision = revision or constants.DEFAULT_REVISION
         self.commit = self.revision if COMMIT.fullmatch(self.revision) else None
         self.token = token
         self.cache_dir = cache_dir
         self.force_download = force_download
         self.local_files_only = local_files_only
-        self._last: Path | None = None
+        self._snapshot: Path | None = None  # <cache>/models--org--name/snapshots/<commit>
 
     def fetch(self, filename: str, max_bytes: int | None = None) -> Path:
-        """The path in the cache of one of its files, downloaded if need be.
+        """Return the path of a file in the cache, downloading it if necessary.
 
-        max_bytes: a larger file is not downloaded.
-        Raises HubUnavailableError, if the Hub cannot be asked, and CheckpointError, if it has no
-        such repository, revision or file, or sends another file than it announced.
+        Args:
+            filename: Its name in the (sub)folder.
+            max_bytes: Refuse to download a larger file.
+
+        Raises:
+            HubUnavailableError: If the Hub cannot be reached or refuses access.
+            CheckpointError: If there is no such repository, revision or file, or if the download
+                fails its checksum.
         """
+        filename = str(self.subfolder / filename)
         metadata = None
         if self.commit is None and not self.local_files_only:
-            metadata = self._ask(filename)
+            metadata = self._metadata(filename)
             self.commit = metadata.commit_hash
         path = None if self.force_download else self._cached(filename)
         if path is None and self.local_files_only:
             raise HubUnavailableError(
-                f"{self.name} is not a folder, and its {filename} (revision {self.revision}) is "
-                "not in the cache, which alone was to be searched: load it once without "
-                "local_files_only and HF_HUB_OFFLINE"
+                f"{filename} of {self.name} (revision {self.revision}) is not in the cache, and "
+                "downloads are off (local_files_only=True or HF_HUB_OFFLINE): load it once with "
+                "downloads on"
             )
         if path is None:
-            metadata = metadata or self._ask(filename)
+            metadata = metadata or self._metadata(filename)
             if max_bytes is not None and (metadata.size or 0) > max_bytes:
                 raise CheckpointError(
                     f"{filename} of {self.name} has {metadata.size:,} bytes, more than the "
                     f"{max_bytes:,} that its network can need; it was not downloaded"
                 )
-            path = self._patiently(lambda: self._download(filename), filename)
+            path = self._with_retries(lambda: self._download(filename), filename)
             _verify(path, metadata.etag, self.name)
-        self.commit, self._last = path.parent.name, path
+        self._snapshot = path.parents[len(PurePosixPath(filename).parts) - 1]
+        self.commit = self._snapshot.name
         return path
 
-    def keep(self) -> None:
-        """Note in the cache that the branch or tag stands for this commit, so that it is found
-        without the Hub. Done once the files have proved good: until then the former commit stays.
+    def remember_commit(self) -> None:
+        """Record in the cache which commit the branch or tag stands for, for use without the Hub.
+
+        To be called once the files have proved good: until then the former commit is used. (The
+        library records a commit before its first file is downloaded.)
         """
-        if self._last is None or self.local_files_only or self.revision == self.commit:
+        if self._snapshot is None or self.local_files_only or self.revision == self.commit:
             return
-        # <cache>/models--org--name/snapshots/<commit>/<file>, and refs/<branch> beside snapshots
-        reference = self._last.parents[2] / "refs" / self.revision
+        reference = self._snapshot.parents[1] / "refs" / self.revision
         with suppress(OSError):  # a cache may be read-only
             if not reference.is_file() or reference.read_text() != self.commit:
                 reference.parent.mkdir(parents=True, exist_ok=True)
@@ -158,10 +170,10 @@ class HubRepository:
         found = try_to_load_from_cache(self.name, filename, self.cache_dir, revision)
         return Path(found) if isinstance(found, str) else None
 
-    def _ask(self, filename: str) -> HfFileMetadata:
-        """What the Hub says of the file: commit, hash, size."""
+    def _metadata(self, filename: str) -> HfFileMetadata:
+        """Ask the Hub for the commit, hash and size of a file."""
 
-        def ask() -> HfFileMetadata:
+        def request() -> HfFileMetadata:
             url = hf_hub_url(self.name, filename, revision=self.commit or self.revision)
             timeout = constants.HF_HUB_ETAG_TIMEOUT
             found = get_hf_file_metadata(
@@ -171,7 +183,7 @@ class HubRepository:
                 raise FileMetadataError(f"{url} names no commit")
             return found
 
-        return self._patiently(ask, filename)
+        return self._with_retries(request, filename)
 
     def _download(self, filename: str) -> Path:
         return Path(
@@ -186,52 +198,80 @@ class HubRepository:
             )
         )
 
-    def _patiently(self, request: Callable[[], T], filename: str) -> T:
-        """What `request` gives, repeated for some seconds while the Hub fails, unless a cached copy
-        is at hand. Its errors are CheckpointErrors."""
-        waits = () if self._cached(filename) and not self.force_download else WAITS
-        began = time.monotonic()
-        for wait in (*waits, None):
+    def _with_retries(self, request: Callable[[], T], filename: str) -> T:
+        """Call `request`, again for some seconds while the Hub fails, unless there is a cached
+        copy. Errors of the Hub become CheckpointErrors."""
+        delays = () if self._cached(filename) and not self.force_download else RETRY_DELAYS
+        start = time.monotonic()
+        for delay in (*delays, None):
             try:
                 return request()
             except (HTTPError, EntryNotFoundError, OSError, ValueError) as error:
                 explained = _explanation(error, self.name, filename, self.revision)
-                passing = isinstance(explained, HubUnavailableError) and explained.passing
-                if wait is None or not passing or time.monotonic() - began > PATIENCE:
+                temporary = isinstance(explained, HubUnavailableError) and explained.temporary
+                if delay is None or not temporary or time.monotonic() - start > RETRY_WITHIN:
                     raise explained from error
-                time.sleep(wait)
-        raise AssertionError("the last wait is None")
+                time.sleep(delay)
+        raise AssertionError("the last delay is None")
 
 
 def from_repository(
     source: str, download: Download, load: Callable[[Folder | HubRepository], T]
 ) -> T:
-    """What `load` makes of the files of a folder or of a Hub repository; of the cached ones, with a
-    warning in the log, where the Hub cannot be asked.
+    """Load from the files of a folder or of a Hub repository.
 
-    Raises CheckpointError if `source` is neither, or lacks a file.
+    Where the Hub is unavailable the cached files are used, with a warning in the log.
+
+    Args:
+        source: A folder, a Hub id or a short name (see `short_names`).
+        download: Which files to take and how.
+        load: Loads from the files.
+
+    Returns:
+        What `load` returns.
+
+    Raises:
+        CheckpointError: If `source` is neither a folder nor a repository, or lacks a file.
     """
+    _check_subfolder(download.get("subfolder"))
+    source = resolve_source(source)
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return load(Folder(folder))
+        return load(Folder(folder / (download.get("subfolder") or "")))
+    missing = missing_folder(source)
     try:
         validate_repo_id(source)
     except HFValidationError as error:
+        missing = missing or f"there is no folder {source}"
+        raise CheckpointError(f"{missing}, nor is {source!r} a Hub id like 'org/name'") from error
+    if missing and "/" not in source:
         raise CheckpointError(
-            f"{source!r} is neither a folder that exists nor a Hub id like 'org/name'"
-        ) from error
+            f"{missing}, and no pretrained network has this short name; a Hub id is written "
+            "'org/name'"
+        )
     if download.get("force_download") and download.get("local_files_only"):
         raise ValueError("force_download and local_files_only exclude each other")
+    try:
+        return _from_hub(source, download, load)
+    except HubUnavailableError as error:
+        if not missing:
+            raise
+        message = f"{missing}, and no Hub repository of this name could be loaded: {error}"
+        raise HubUnavailableError(message) from error
+
+
+def _from_hub(name: str, download: Download, load: Callable[[Folder | HubRepository], T]) -> T:
+    """Load from the Hub or, where it is unavailable, from the cache."""
     cached: Download = {**download, "local_files_only": True}
     if constants.HF_HUB_OFFLINE:
         download = cached
     try:
-        return load(HubRepository(source, **download))
+        return load(HubRepository(name, **download))
     except HubUnavailableError as error:
         if download.get("force_download") or download.get("local_files_only"):
             raise
         try:
-            result = load(HubRepository(source, **cached))
+            result = load(HubRepository(name, **cached))
         except HubUnavailableError:
             raise error from error.__cause__
         log.warning("%s. Its cached copy is used.", error)
@@ -239,22 +279,36 @@ def from_repository(
 
 
 def fetch(source: str, filename: str) -> Path:
-    """The path of one file of a folder or, through the cache, of a Hub repository."""
+    """Return the path of one file of a folder or, through the cache, of a Hub repository.
+
+    Args:
+        source: A folder, a Hub id or a short name.
+        filename: Name of the file in it.
+
+    Raises:
+        CheckpointError: If there is no such source or file.
+    """
 
     def load(files: Folder | HubRepository) -> Path:
         path = files.fetch(filename)
-        files.keep()
+        files.remember_commit()
         return path
 
     return from_repository(source, {}, load)
 
 
+def _check_subfolder(subfolder: str | None) -> None:
+    path = PurePosixPath(subfolder or "")
+    if path.is_absolute() or ".." in path.parts or "\\" in (subfolder or ""):
+        raise ValueError(f"subfolder must be a path inside the repository, got {subfolder!r}")
+
+
 def _explanation(error: Exception, name: str, filename: str, revision: str) -> CheckpointError:
-    """What went wrong on the Hub, and what to do."""
+    """The error of the Hub as one that says what to do."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
         return HubUnavailableError(
-            f"{name} is gated: ask for access on its page, log in with `hf auth login` or pass a "
+            f"{name} is gated: request access on its page, log in with `hf auth login` or pass a "
             "token, and try again"
         )
     if isinstance(error, RevisionNotFoundError):
@@ -266,24 +320,24 @@ def _explanation(error: Exception, name: str, filename: str, revision: str) -> C
         )
     if isinstance(error, RepositoryNotFoundError | LocalTokenNotFoundError) or status in (401, 403):
         return HubUnavailableError(
-            f"there is no {name} on the Hub that this user may read: check the name; if it is "
-            "private, log in with `hf auth login` or pass a token that may read it"
+            f"there is no {name} on the Hub, or this user may not read it: check the name; if it "
+            "is private, log in with `hf auth login` or pass a token with read access"
         )
     if isinstance(error, HTTPError) and (status is None or status in (408, 429) or status >= 500):
         reason = f"answers {status}" if status else f"cannot be reached ({error})"
         return HubUnavailableError(
-            f"the Hub ({constants.ENDPOINT}) {reason}, and {filename} of {name} is needed from "
-            "it: is this machine online? Try again later",
-            passing=True,
+            f"the Hub ({constants.ENDPOINT}) {reason} for {filename} of {name}: is this machine "
+            "online? Try again later",
+            temporary=True,
         )
-    return CheckpointError(f"{filename} of {name} could not be had from the Hub: {error}")
+    return CheckpointError(f"{filename} of {name} could not be downloaded: {error}")
 
 
 def _verify(path: Path, etag: str | None, name: str) -> None:
-    """CheckpointError, and the file is removed from the cache, unless it has the hash that the Hub
-    gave as its ETag: SHA-256 of a large file, git's SHA-1 of a small one."""
+    """Compare a download with the hash that the Hub announced as its ETag: SHA-256 of a large file,
+    git's SHA-1 of a small one. Removes the file and raises CheckpointError if they differ."""
     if etag is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", etag):
-        return  # a mirror's own kind
+        return  # a mirror's own kind of ETag
     with open(path, "rb") as file:
         if len(etag) == 64:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -294,6 +348,6 @@ def _verify(path: Path, etag: str | None, name: str) -> None:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path.name} of {name} came damaged (its hash is {found}, the Hub announced {etag}) "
+            f"{path.name} of {name} failed its checksum (got {found}, the Hub announced {etag}) "
             "and was removed from the cache: try again"
         )

@@ -1,4 +1,4 @@
-"""A folder with a checkpoint, to a repository of the Hugging Face Hub, in one commit."""
+"""Uploading a model folder to a repository of the Hugging Face Hub, in one commit."""
 
 import re
 import shutil
@@ -31,13 +31,18 @@ REACHABLE_WITHIN = 10.0  # seconds
 
 
 class PushError(RuntimeError):
-    """Why nothing was pushed, and what to do."""
+    """Nothing was uploaded. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """url: of the commit or, with create_pr, of the pull request. changed: False if the repository
-    had all files already, and no commit was made."""
+    """The result of an upload.
+
+    Attributes:
+        repo_id: "org/name".
+        url: Of the commit or, with create_pr, of the pull request.
+        changed: False if the repository had all files already, so that no commit was made.
+    """
 
     repo_id: str
     url: str
@@ -58,17 +63,27 @@ def push_folder(
     delete_patterns: list[str] | str | None = None,
     replace_card: bool = True,
 ) -> Pushed:
-    """Commit the folder's files of a checkpoint, and no others, to a repository, made if need be.
+    """Commit the model files of a folder, and no others, to a repository.
 
-    repo_id: "org/name", or "name" for the user's own. private: of a new repository.
-    branch: made if need be, from main. create_pr: propose the commit as a pull request.
-    allow_patterns, ignore_patterns: of these files, which; delete_patterns: of the repository's
-        own, which to remove. replace_card: False leaves the repository's README.md, if it has one.
-    Raises PushError if the user is not logged in or may not do it, the name is not one, the Hub
-    cannot be reached or refuses the card.
+    Args:
+        folder: Holds the files; which count is listed in `filenames.FILES`.
+        repo_id: "org/name", or "name" for the user's own; created if necessary.
+        token: Access token; None: the one of `hf auth login`.
+        private: Visibility of a new repository.
+        branch: Created from main if necessary; None: main.
+        create_pr: Propose the commit as a pull request.
+        commit_message: Its first line.
+        allow_patterns: Upload only the files that match.
+        ignore_patterns: Do not upload the files that match.
+        delete_patterns: Remove the repository's files that match.
+        replace_card: False keeps the repository's README.md, if it has one.
+
+    Raises:
+        PushError: If the user is not logged in or may not write, the name is not valid, the Hub
+            cannot be reached or rejects the card.
     """
     api = HfApi(token=token, library_name="segmodels")
-    with _told(repo_id):
+    with _hub_errors(repo_id):
         if create_pr and branch not in (None, constants.DEFAULT_REVISION):
             raise PushError("a pull request is made against main: leave out the branch")
         validate_repo_id(repo_id)
@@ -94,13 +109,13 @@ def push_folder(
 def _addition(name: str, path: Path, repo_id: str) -> CommitOperationAdd:
     if name != CARD_NAME:
         return CommitOperationAdd(name, path)
-    # The card's example loads "ORG/unet-camvid": now it has its name.
+    # The card's example loads "ORG/unet-camvid"; now the repository's name is known.
     text = re.sub(r'"ORG/[\w.-]+"', f'"{repo_id}"', path.read_text(encoding="utf-8"))
     return CommitOperationAdd(name, text.encode())
 
 
 def copy_files(source: Path, destination: Path, patterns: Sequence[str]) -> None:
-    """Copy what of a folder matches, at the same place, to another."""
+    """Copy the files of a folder that match to the same relative paths in another."""
     for pattern in patterns:
         for path in source.glob(pattern):
             if path.is_file():
@@ -123,7 +138,7 @@ def _paths(
 
 
 def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None) -> ModelInfo:
-    """Make the repository and the branch if they are not there; what the branch holds."""
+    """Create the repository and the branch if necessary; return what the branch holds."""
     try:
         info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
     except RepositoryNotFoundError:
@@ -131,8 +146,8 @@ def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None)
         info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
     if private and not info.private:
         raise PushError(
-            f"{repo_id} is there already, and public: make it private in its settings first, or "
-            "leave out --private"
+            f"{repo_id} exists and is public: make it private in its settings first, or leave out "
+            "--private"
         )
     if branch is None:
         return info
@@ -144,24 +159,24 @@ def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None)
 
 
 @contextmanager
-def _told(repo_id: str) -> Iterator[None]:
-    """Errors of the Hub as PushErrors."""
+def _hub_errors(repo_id: str) -> Iterator[None]:
+    """Turn errors of the Hub into PushErrors."""
     try:
         yield
     except HFValidationError as error:
         raise PushError(
-            f"{repo_id!r} is no name of a repository: expected ORG/NAME, of letters, digits, '-', "
-            "'_' and '.', at most 96 of them"
+            f"{repo_id!r} is not a valid repository name: expected ORG/NAME, at most 96 letters, "
+            "digits, '-', '_' and '.'"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise PushError("the Hub is not asked while HF_HUB_OFFLINE is set: unset it") from error
+        raise PushError("uploads need the Hub, and HF_HUB_OFFLINE is set: unset it") from error
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         raise PushError(_reason(error, repo_id)) from error
     except HTTPError as error:
         raise PushError(
             f"the Hub ({constants.ENDPOINT}) cannot be reached ({error}): is this machine online?"
         ) from error
-    except ValueError as error:  # the Hub's validator, on the card
+    except ValueError as error:  # from the Hub's validation of the card
         raise PushError(f"{repo_id} was not pushed: {error}") from error
 
 
@@ -172,13 +187,13 @@ def _reason(error: OSError, repo_id: str) -> str:
         said = f" (the Hub says: {error.server_message})" if error.server_message else ""
     if status == 401:
         return (
-            "you are not logged in: run `hf auth login` with a token that may write, or set "
-            f"HF_TOKEN{said}"
+            "you are not logged in: run `hf auth login` with a token that has write access, or "
+            f"set HF_TOKEN{said}"
         )
     if status in (403, 404):
         return (
             f"you may not write to {repo_id}{said}: use a token with write access, ask the "
-            "organisation for the right to write, or push to a name of your own"
+            "organisation for write access, or push to a repository of your own"
         )
     if status >= 500:
         return f"the Hub ({constants.ENDPOINT}) answers {status}: try again later"

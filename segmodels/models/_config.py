@@ -1,4 +1,4 @@
-"""`config.json`: what it may hold, and the network that it describes."""
+"""Reading `config.json` and building the network that it describes."""
 
 import inspect
 import json
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from segmodels.hub.checkpoint import AGAIN, CheckpointError
+from segmodels.hub.checkpoint import RELOAD, CheckpointError
 from segmodels.models._validation import MAX_CLASSES
 
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
-# Entries of config.json that say nothing of the network: derived ones, and what other tools write.
+# Entries of config.json that are not arguments of the network: derived ones, and other tools'.
 IGNORED_ENTRIES = {
     *("architectures", "segmodels_format", "id2label", "label2id", "num_labels", "extra"),
     *("model_type", "dtype", "torch_dtype", "transformers_version", "name_or_path"),
@@ -26,13 +26,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The JSON object of `config.json`. CheckpointError if it is none, too long, or of a newer
-    format."""
+    """Read `config.json`, in UTF-8 with or without a byte order mark.
+
+    Raises:
+        CheckpointError: If it is not a JSON object, too long, or of a newer format.
+    """
     try:
         size = path.stat().st_size
-        config = json.loads(path.read_text("utf-8")) if size <= MAX_CONFIG_BYTES else None
+        config = json.loads(path.read_text("utf-8-sig")) if size <= MAX_CONFIG_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}; {AGAIN}") from error
+        raise CheckpointError(f"{path} is not readable JSON: {error}; {RELOAD}") from error
     if size > MAX_CONFIG_BYTES:
         raise CheckpointError(
             f"{path} has {size:,} bytes, more than the {MAX_CONFIG_BYTES:,} that a network can "
@@ -50,26 +53,54 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def build(network: type[Network], config: dict[str, Any], path: Path, device: str) -> Network:
-    """The network that the configuration describes. CheckpointError, naming the entry, if it
-    describes none."""
+    """Build the network that the config describes.
+
+    Args:
+        network: Its class.
+        config: Content of `config.json`.
+        path: Of that file, for messages.
+        device: "cpu", or "meta" for shapes without memory.
+
+    Raises:
+        CheckpointError: For an unknown entry, an invalid argument, or derived entries (id2label)
+            that contradict `class_names`.
+    """
     unknown = unknown_entries(network, config)
     if unknown:
         raise CheckpointError(
-            f"{path} has entries that no {network.__name__} of this version knows: "
-            f"{short(unknown)}. Upgrade with `pip install -U segmodels`, or put what is not about "
-            "the network under 'extra'"
+            f"{path} has entries that are not arguments of {network.__name__} in this version: "
+            f"{short(unknown)}. Upgrade with `pip install -U segmodels`, or move your own entries "
+            "into 'extra'"
         )
     arguments = {name: config[name] for name in constructor_arguments(network) if name in config}
     try:
-        with torch.device(device), _WithoutDraws() if device == "meta" else nullcontext():
-            return network(**arguments)
+        with torch.device(device), _WithoutRandomInit() if device == "meta" else nullcontext():
+            built = network(**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not describe a {network.__name__}: {error}") from error
+    _check_labels(config, path)
+    return built
 
 
-class _WithoutDraws(TorchFunctionMode):
-    """Leaves out the random numbers of an initialisation: on "meta" they would go nowhere, and
-    their first draw there imports a second's worth of torch's compiler."""
+def _check_labels(config: dict[str, Any], path: Path) -> None:
+    """CheckpointError if id2label, label2id or num_labels differ from what `class_names` gives."""
+    names = config["class_names"]
+    derived = {
+        "id2label": {str(index): name for index, name in enumerate(names)},
+        "label2id": {name: index for index, name in enumerate(names)},
+        "num_labels": len(names),
+    }
+    for key, expected in derived.items():
+        if config.get(key) not in (None, expected):
+            raise CheckpointError(
+                f"{path}: {key} {short(config[key])} contradicts class_names {short(names)}. "
+                f"class_names decides: edit it, and remove {key} or make it agree"
+            )
+
+
+class _WithoutRandomInit(TorchFunctionMode):
+    """Skips random initialisation: on "meta" it has no effect, and the first draw there imports
+    torch's compiler, which takes a second."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -80,12 +111,13 @@ class _WithoutDraws(TorchFunctionMode):
 
 
 def unknown_entries(network: type, config: dict[str, Any]) -> list[str]:
-    """The keys that are neither arguments of the network nor ignored; a tool's private ones begin
-    with an underscore."""
+    """The keys that are neither arguments of the network, nor ignored, nor private to a tool (with
+    a leading underscore)."""
     known = {*IGNORED_ENTRIES, *constructor_arguments(network)}
     return [key for key in config if key not in known and not key.startswith("_")]
 
 
 def constructor_arguments(network: type) -> list[str]:
+    """The names of the constructor's arguments, in their order."""
     constructor = inspect.signature(network.__init__)  # type: ignore[misc]  # a class, not a model
     return [name for name in constructor.parameters if name != "self"]

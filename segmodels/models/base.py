@@ -1,7 +1,7 @@
-"""What the three networks share: a configuration that travels with the weights, and loading that
-trusts nothing.
+"""The base class of the networks: a config that travels with the weights, saving, and strict
+loading of untrusted files.
 
-A repository, or a folder, holds `config.json` (the constructor's arguments and the class) and
+A repository or a folder holds `config.json` (the class and its constructor's arguments) and
 `model.safetensors`. Pickles are neither written nor read.
 """
 
@@ -84,15 +84,24 @@ class SegmentationModel(
     pipeline_tag="image-segmentation",
     tags=["semantic-segmentation"],
 ):
-    """A network with the names and colours of its classes and the preparation of its pictures.
+    """A network with its class names, their colours and the normalisation of its input.
 
-    class_names: the classes, in the order of their ids, at most 255.
-    palette: [r, g, b] in 0..255 for each class; by default `palette.palette_for`.
-    image_mean, image_std: one number a channel, for pixels in [0, 1]; by default ImageNet's for
-        three channels, else 0.5 and 0.25.
-    working_size: the longer side, in pixels, of the pictures that the network was trained on;
-        None: whatever size a picture has.
-    Arguments of another type or range raise ValueError.
+    A subclass implements `forward`, passes these arguments on, keeps each of its own as an
+    attribute of the same name, and overrides the members below that differ.
+
+    Args:
+        class_names: The classes in the order of their ids, at most 255.
+        in_channels: Channels of the input.
+        palette: [r, g, b] in 0..255 for each class; None: `utils.palette.palette_for`.
+        image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's for three
+            channels, else 0.5.
+        image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's for three
+            channels, else 0.25.
+        working_size: The longer side, in pixels, of the images that the network was trained on;
+            None: images are not resized.
+
+    Raises:
+        ValueError: For an argument of the wrong type or out of range.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -100,14 +109,14 @@ class SegmentationModel(
             kwargs = {"paper_url": cls.paper.url, "tags": [cls.__name__.lower()]} | kwargs
         super().__init_subclass__(**kwargs)
 
-    # ---- what a network tells its callers; each overrides what differs ----
+    # ---- what callers ask of a network ----
 
     architecture: ClassVar[str]  # its short name, set by `register_model`
     paper: ClassVar[Paper]
-    # Peak learning rates of AdamW for the encoder, where it starts from weights, and for the rest.
+    # Peak learning rates of AdamW: for a pretrained encoder, and for the other layers.
     default_learning_rates: ClassVar[tuple[float, float]] = (2e-4, 1e-3)
-    # Pixels of context on each side of a tile: more than an output pixel sees. FCN-8s sees the
-    # farthest: 202 for pool5 and fc6, and half a kernel for each deconvolution.
+    # Pixels of context on each side of a tile, more than half the receptive field. FCN-8s's is the
+    # largest: 202 for pool5 and fc6, and half a kernel for each deconvolution.
     tile_context: int = 288
 
     def __init__(
@@ -151,7 +160,7 @@ class SegmentationModel(
 
     @property
     def display_name(self) -> str:
-        """The network as its paper calls it, "FCN-8s" for example."""
+        """The name of the network in its paper, "FCN-8s" for example."""
         return type(self).__name__
 
     @property
@@ -160,40 +169,63 @@ class SegmentationModel(
 
     @property
     def has_dropout(self) -> bool:
-        """Whether Monte Carlo samples of the network differ."""
+        """Whether the network has dropout, so that Monte Carlo samples differ."""
         return bool(getattr(self, "dropout", 0))
 
     @property
     def keeps_size(self) -> bool:
-        """Whether the logits are as large as the input. False: smaller, see `input_size_for`."""
+        """Whether the logits are as large as the input; if not, see `input_size_for`."""
         return True
 
     def input_size_for(self, output_size: int) -> tuple[int, int]:
-        """The input that gives at least `output_size` rows of logits, and the rows of context
-        before the first of them; columns alike. Only where `keeps_size` is False."""
+        """Return how large the input must be for logits of a size; needed unless `keeps_size`.
+
+        Args:
+            output_size: Rows (or columns) of logits.
+
+        Returns:
+            Rows of the input that give at least as many, and how many of them lie before the first
+            row of logits.
+        """
         return output_size, 0
 
     @property
     def prediction_strides(self) -> tuple[int, ...]:
-        """The strides that `at_stride` takes, coarsest first; empty for most networks."""
+        """The strides that `at_stride` accepts, coarsest first; none for most networks."""
         return ()
 
     def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
-        """`forward` at one of the `prediction_strides`. ValueError for any other."""
+        """Compute the logits with the skips down to one of the `prediction_strides` alone.
+
+        Args:
+            pixels: As for `forward`.
+            stride: In pixels.
+
+        Raises:
+            ValueError: If the network has no such prediction stride.
+        """
         raise ValueError(
-            f"stride must be one of the network's prediction strides, and {self.display_name} has "
-            f"none; got {stride}"
+            f"{self.display_name} has no prediction strides (FCN with skips has); got {stride}"
         )
 
     def float32_layers(self) -> dict[str, str]:
-        """Layers that inference in bfloat16 keeps in float32, by name, each with the layer at whose
-        input the computation returns to bfloat16."""
+        """Return the layers that inference in bfloat16 keeps in float32.
+
+        Returns:
+            {name of a layer: name of the layer before which its output is cast to bfloat16}.
+        """
         return {}
 
     @classmethod
     def arguments_from(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The constructor's arguments among the options of a training; None stands for the
-        constructor's own default."""
+        """Pick the constructor's arguments from training options.
+
+        Args:
+            options: Options by name, `asdict` of a `TrainingConfig` for example.
+
+        Returns:
+            Those that are arguments of this network and not None, without `class_names`.
+        """
         names = constructor_arguments(cls)
         return {
             name: options[name]
@@ -202,17 +234,23 @@ class SegmentationModel(
         }
 
     def fixed_parameters(self) -> list[nn.Parameter]:
-        """Parameters that training leaves as initialised."""
+        """Return the parameters that training keeps at their initial values."""
         return []
 
     def learning_rate_factors(self, options: Mapping[str, Any]) -> dict[nn.Parameter, float]:
-        """Factors on the decoder's learning rate for single parameters, by the options of a
-        training."""
+        """Return the parameters with learning rates of their own.
+
+        Args:
+            options: Training options by name.
+
+        Returns:
+            For each such parameter the factor on the decoder's learning rate.
+        """
         return {}
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `config.json` holds: the constructor's arguments, and what other tools look for."""
+        """The content of `config.json`: the constructor's arguments, and what other tools read."""
         return {
             "architectures": [type(self).__name__],
             "segmodels_format": FORMAT_VERSION,
@@ -223,9 +261,11 @@ class SegmentationModel(
 
     @property
     def preprocessor_config(self) -> dict[str, Any]:
-        """What `preprocessor_config.json` holds: the preparation of pictures in the words of
-        transformers' image processors. It is for other tools, and derived: `config` is what is
-        read. No `image_processor_type`: none of theirs resizes to a longer side alone."""
+        """The content of `preprocessor_config.json`, for tools that read transformers' format.
+
+        Derived from `config`, which alone is read back. It names no `image_processor_type`, since
+        none of transformers' own resizes by the longer side alone.
+        """
         return {
             "do_resize": self.working_size is not None,
             "size": None if self.working_size is None else {"longest_edge": self.working_size},
@@ -248,18 +288,36 @@ class SegmentationModel(
         dtype: torch.dtype | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write `config.json`, `preprocessor_config.json`, `model.safetensors` and, where there is
-        none yet, a model card.
+        """Write `config.json`, `preprocessor_config.json`, `model.safetensors` and, unless there is
+        one, a model card.
 
-        All are written in full before the first is moved to its place: an interruption leaves the
-        old file or the new one. A README.md that is there stays.
+        Every file is written in full before the first is moved into place, so that an interruption
+        leaves either the old or the new one. An existing README.md is kept.
 
-        config: a dict of further entries of `config.json`; what loading would not know goes into
-            its entry "extra".
-        dtype: of the floating-point weights on disk, float16 for example; None keeps theirs.
-        push_to_hub: upload the files too, to `repo_id` or a repository with the folder's name;
-            push_to_hub_kwargs as in `push_to_hub`. The commit's URL is returned.
-        Raises CheckpointError, and saves nothing, if a weight is not finite (in that dtype).
+        Args:
+            save_directory: The folder, created if necessary.
+            config: Further entries of `config.json`; those that loading does not know go into its
+                entry "extra".
+            repo_id: Where `push_to_hub` uploads to; None: a repository with the folder's name.
+            push_to_hub: Whether to upload the files too.
+            model_card_kwargs: For a new model card, as in `PyTorchModelHubMixin`.
+            dtype: Of the floating-point weights in the file, float16 for example; None: unchanged.
+            **push_to_hub_kwargs: As in `push_to_hub`.
+
+        Returns:
+            The URL of the commit, if there is one.
+
+        Raises:
+            CheckpointError: If a weight is not finite in that dtype; nothing is saved then.
+
+        Examples:
+            >>> import tempfile
+            >>> from segmodels import UNet, load_model
+            >>> model = UNet(class_names=["cell", "background"], base_channels=4)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_pretrained(folder)
+            ...     load_model(folder).class_names
+            ['cell', 'background']
         """
         entries = self.config | (config or {})
         unknown = unknown_entries(type(self), entries)
@@ -293,16 +351,25 @@ class SegmentationModel(
         model_card_kwargs: dict[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str:
-        """Upload the network to a Hub repository, made if need be, in one commit; its URL, or the
-        last one's if nothing has changed.
+        """Upload the network to a Hub repository in one commit.
 
-        While the weights are as they were loaded, their file and the folder's card, with all its
-        figures, are pushed as they are. Otherwise the repository's own card stays, or a first one
-        is written.
+        If the weights are unchanged since they were loaded, their file and the folder's card, with
+        its metrics, are uploaded as they are. Otherwise the repository's card is kept, or a first
+        one written.
 
-        config, dtype, model_card_kwargs: as in `save_pretrained`.
-        push_to_hub_kwargs: token, private, branch, create_pr, commit_message, allow_patterns,
-            ignore_patterns, delete_patterns, as in `push.push_folder`, whose errors it raises.
+        Args:
+            repo_id: "org/name", created if necessary.
+            config: As in `save_pretrained`.
+            dtype: As in `save_pretrained`.
+            model_card_kwargs: As in `save_pretrained`.
+            **push_to_hub_kwargs: token, private, branch, create_pr, commit_message,
+                allow_patterns, ignore_patterns, delete_patterns, as in `upload.push_folder`.
+
+        Returns:
+            The URL of the commit; of the last one if nothing has changed.
+
+        Raises:
+            PushError: If the upload fails.
         """
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / repo_id.rpartition("/")[2]
@@ -343,6 +410,7 @@ class SegmentationModel(
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
+        subfolder: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -351,24 +419,37 @@ class SegmentationModel(
         map_location: str | torch.device = "cpu",
         strict: bool = True,
     ) -> Self:
-        """The network of a Hub repository ("org/name") or of a folder, in evaluation mode, its
-        parameters in float32 (the default dtype) on `map_location`.
+        """Load a network from a Hub repository or a folder.
 
-        Where the Hub cannot be asked, its cached copy is taken, with a warning in the log.
-        strict: every weight is in the file, with its shape, and no other; False takes those that
-            fit and leaves the rest as initialised.
-        Raises CheckpointError, naming the file, when that is not so, when a weight is not finite,
-        when the repository holds another network, or when there is no such repository, folder or
-        file.
+        Args:
+            pretrained_model_name_or_path: Folder, Hub id ("org/name") or short name (see
+                `list_models`).
+            subfolder: Folder inside the repository or the folder.
+            revision: Branch, tag or commit; None: main.
+            token: Access token; None: the one of `hf auth login`; False: none.
+            cache_dir: Of the Hub's files; None: the library's.
+            force_download: Download files that are cached already.
+            local_files_only: Use cached files alone.
+            map_location: Device of the parameters.
+            strict: Require every weight, with its shape, and no others; False loads those that fit
+                and leaves the others as initialised.
+
+        Returns:
+            The network in evaluation mode, its parameters in float32 (the default dtype). If the
+            Hub is unavailable, from the cached files, with a warning in the log.
+
+        Raises:
+            CheckpointError: If there is no such repository, folder or file, if it holds another
+                network, or if the weights do not fit or are not finite. Names the file.
         """
         download: Download = {
+            "subfolder": subfolder,
             "revision": revision,
             "token": token,
             "cache_dir": cache_dir,
             "force_download": force_download,
             "local_files_only": local_files_only,
         }
-
         return from_repository(
             str(pretrained_model_name_or_path),
             download,
@@ -382,7 +463,7 @@ class SegmentationModel(
         config_path = files.fetch(CONFIG_NAME, MAX_CONFIG_BYTES)
         config = read_config(config_path)
         network = cls._architecture(config, config_path)
-        # On "meta" nothing is computed or stored that the file's weights would only replace.
+        # On "meta" no memory or time goes into weights that the file's replace.
         model = build(network, config, config_path, "meta")
         expected = model.state_dict()
         weights_path = files.fetch(WEIGHTS_NAME, max_weights_bytes(expected) if strict else None)
@@ -391,13 +472,13 @@ class SegmentationModel(
             model = build(network, config, config_path, "cpu")
         model.load_state_dict(tensors, strict=strict, assign=True)
         model._source = weights_path.parent
-        files.keep()
+        files.remember_commit()
         return model.to(map_location).eval()
 
     @classmethod
     def _architecture(cls, config: dict[str, Any], path: Path) -> Any:
-        """The network that the configuration names or, where plain `PyTorchModelHubMixin` wrote it
-        and it names none, the one whose own arguments it has, or this one."""
+        """The network that the config names or, if plain `PyTorchModelHubMixin` wrote it without a
+        name, the one whose own arguments it has, else this class."""
         known = {
             one.__name__: one for one in [cls, *model_classes()] if one is not SegmentationModel
         }
@@ -424,6 +505,7 @@ class SegmentationModel(
 def load_model(
     pretrained_model_name_or_path: str | Path,
     *,
+    subfolder: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -432,10 +514,30 @@ def load_model(
     map_location: str | torch.device = "cpu",
     strict: bool = True,
 ) -> SegmentationModel:
-    """Whichever of the three networks the repository or the folder holds; otherwise as
-    `SegmentationModel.from_pretrained`."""
+    """Load whichever network a Hub repository or a folder holds.
+
+    Args:
+        pretrained_model_name_or_path: Folder, Hub id ("org/name") or short name: "unet-camvid" is
+            `weights_card/unet-camvid` in a clone, or else the repository of that name of the
+            organisation in the environment variable SEGMODELS_HUB_ORG.
+        subfolder: Folder inside the repository or the folder.
+        revision: Branch, tag or commit; None: main.
+        token: Access token; None: the one of `hf auth login`; False: none.
+        cache_dir: Of the Hub's files; None: the library's.
+        force_download: Download files that are cached already.
+        local_files_only: Use cached files alone.
+        map_location: Device of the parameters.
+        strict: As in `SegmentationModel.from_pretrained`.
+
+    Returns:
+        The network in evaluation mode, see `SegmentationModel.from_pretrained`.
+
+    Raises:
+        CheckpointError: If it cannot be loaded; names the file.
+    """
     return SegmentationModel.from_pretrained(
         pretrained_model_name_or_path,
+        subfolder=subfolder,
         revision=revision,
         token=token,
         cache_dir=cache_dir,

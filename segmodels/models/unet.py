@@ -72,7 +72,9 @@ class UNet(SegmentationModel):
             self.depths = (2, 2, 2, 2, 2)
 
         def convolutions(channels_in: int, channels: int, depth: int = 2) -> nn.Sequential:
-            return conv_block(channels_in, channels, depth, padding=padding, batch_norm=batch_norm)
+            # 1 in place of "same", which torch.export cannot take for free heights and widths.
+            border = 1 if padding == "same" else 0
+            return conv_block(channels_in, channels, depth, padding=border, batch_norm=batch_norm)
 
         self.encoder1 = convolutions(in_channels, c1, self.depths[0])
         self.encoder2 = convolutions(c1, c2, self.depths[1])
@@ -158,7 +160,7 @@ class UNet(SegmentationModel):
 
 
 def conv_block(
-    channels_in: int, channels: int, depth: int, *, padding: str, batch_norm: bool
+    channels_in: int, channels: int, depth: int, *, padding: int, batch_norm: bool
 ) -> nn.Sequential:
     """`depth` times a 3x3 convolution and a ReLU, with batch normalisation between them or not."""
     layers: list[nn.Module] = []

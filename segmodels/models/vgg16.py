@@ -1,7 +1,7 @@
-"""A start from ImageNet: the 13 convolutions of VGG16 (Simonyan and Zisserman, ICLR 2015,
-https://arxiv.org/abs/1409.1556, configuration D) into a network's encoder."""
+"""Initialisation from ImageNet: the 13 convolutions of VGG16 (Simonyan and Zisserman, ICLR 2015,
+https://arxiv.org/abs/1409.1556, configuration D) as a network's encoder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,19 +30,30 @@ LAYERS = {
     "conv5_2": 26,
     "conv5_3": 28,
 }
-# Oxford's release takes 255 * (rgb - mean), RGB in [0, 1]; torchvision's its own statistics.
+WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+# The source "imagenet": torchvision's weights (IMAGENET1K_V1) as timm's safetensors on the Hub.
+IMAGENET = "imagenet"
+IMAGENET_REPOSITORY = "timm/vgg16.tv_in1k"
+# Oxford's release expects 255 * (rgb - mean), RGB in [0, 1]; torchvision's ImageNet's statistics.
 OXFORD_MEAN = (0.48502, 0.45796, 0.40760)
 OXFORD_STD = (1 / 255, 1 / 255, 1 / 255)
 
 
 def load_vgg16(model: SegmentationModel, source: str | Path) -> None:
-    """Copy VGG16's convolutions into the model's first 13, and set its `image_mean` and
-    `image_std` to those that the weights were trained with.
+    """Copy VGG16's convolutions into the model's first 13.
 
-    source: a safetensors file, a folder that holds `model.safetensors`, or a Hub id; named
-        `conv1_1.weight` ... (Oxford's weights, RGB) or `features.0.weight` ... (torchvision's).
-    Raises CheckpointError if the file lacks a layer or has it in another shape, ValueError if the
-    model has no VGG16 encoder; the model is then as it was.
+    `image_mean` and `image_std` become those that the weights were trained with. For other channel
+    counts than 3 the first layer is adapted, see `adapt_to_channels`.
+
+    Args:
+        model: A network with a VGG16 encoder. Unchanged if an error is raised.
+        source: "imagenet" for torchvision's weights from the Hub (`timm/vgg16.tv_in1k`, 553 MB), a
+            safetensors file, a folder with `model.safetensors`, or a Hub id. The tensors are named
+            `conv1_1.weight` ... (Oxford's weights, RGB) or `features.0.weight` ... (torchvision's).
+
+    Raises:
+        CheckpointError: If the weights cannot be loaded, or a layer is missing or of another shape.
+        ValueError: If the model has no VGG16 encoder.
     """
     layers = encoder_convolutions(model)
     path = _weights_path(source)
@@ -59,35 +70,82 @@ def load_vgg16(model: SegmentationModel, source: str | Path) -> None:
                 )
             tensors = [(file.get_tensor(f"{k}.weight"), file.get_tensor(f"{k}.bias")) for k in keys]
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-    for key, layer, (weight, bias) in zip(keys, layers, tensors, strict=True):
-        if weight.shape != layer.weight.shape or bias.shape != (layer.out_channels,):
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
+    for key, (weight, bias), expected in zip(keys, tensors, _shapes(3), strict=True):
+        if (list(weight.shape), list(bias.shape)) != expected:
             raise CheckpointError(
                 f"{path}: {key} is {list(weight.shape)} and {list(bias.shape)}, expected "
-                f"{list(layer.weight.shape)} and [{layer.out_channels}]"
+                f"{expected[0]} and {expected[1]}"
             )
+    mean, std = (OXFORD_MEAN, OXFORD_STD) if caffe else (IMAGENET_MEAN, IMAGENET_STD)
+    if model.in_channels != 3:
+        *tensors[0], mean, std = adapt_to_channels(*tensors[0], mean, std, model.in_channels)
     for layer, (weight, bias) in zip(layers, tensors, strict=True):
         layer.get_parameter("weight").data.copy_(weight)
         layer.get_parameter("bias").data.copy_(bias)
-    model.image_mean = list(OXFORD_MEAN if caffe else IMAGENET_MEAN)
-    model.image_std = list(OXFORD_STD if caffe else IMAGENET_STD)
+    model.image_mean, model.image_std = list(mean), list(std)
+
+
+def adapt_to_channels(
+    weight: Tensor, bias: Tensor, mean: Sequence[float], std: Sequence[float], in_channels: int
+) -> tuple[Tensor, Tensor, list[float], list[float]]:
+    """Adapt a first convolution on RGB to another number of channels.
+
+    The kernels are summed over RGB and shared out evenly, so that an image whose channels are all
+    equal gives the features of the grey RGB image (within one pixel of the border: nearly).
+
+    Args:
+        weight: (out, 3, k, k), of the convolution on normalised RGB.
+        bias: (out,).
+        mean: Of R, G and B in [0, 1].
+        std: Of R, G and B.
+        in_channels: Of the new convolution.
+
+    Returns:
+        Its weight (out, in_channels, k, k) and bias (out,), and the mean and the standard deviation
+        of each of its channels.
+    """
+    means, stds = torch.tensor(mean), torch.tensor(std)
+    new_mean, new_std = means.mean(), stds.mean()
+    # sum_c w_c (x - mean_c) / std_c = w (x - new_mean) / new_std + the sum of w_c shifted.
+    per_intensity = weight.float() / stds[:, None, None]
+    new_weight = new_std * per_intensity.sum(1, keepdim=True) / in_channels
+    shift = (per_intensity * (new_mean - means)[:, None, None]).sum((1, 2, 3))
+    return (
+        new_weight.expand(-1, in_channels, -1, -1).contiguous(),
+        bias + shift,
+        [float(new_mean)] * in_channels,
+        [float(new_std)] * in_channels,
+    )
 
 
 def encoder_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
-    """conv1_1 ... conv5_3: the model's first 13 convolutions. ValueError if they are not
-    VGG16's."""
+    """Return conv1_1 ... conv5_3, the model's first 13 convolutions.
+
+    Raises:
+        ValueError: If they are not those of VGG16.
+    """
     if not has_vgg16_encoder(model):
+        found = [layer.out_channels for layer in _first_convolutions(model)]
         raise ValueError(
-            f"this {type(model).__name__} has no VGG16 encoder for three channels: use FCN, "
-            'SegNet(variant="vgg16") or UNet(encoder="vgg16")'
+            f"this {model.display_name} has no VGG16 encoder: its first convolutions have {found} "
+            f'channels, expected {list(WIDTHS)}; FCN, SegNet with variant="vgg16" and UNet with '
+            'encoder="vgg16" have them'
         )
     return _first_convolutions(model)
 
 
 def has_vgg16_encoder(model: SegmentationModel) -> bool:
-    layers = _first_convolutions(model)
-    widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
-    return [layer.out_channels for layer in layers] == widths and layers[0].in_channels == 3
+    """Whether the model's first 13 convolutions are those of VGG16, for any number of channels."""
+    return [list(layer.weight.shape) for layer in _first_convolutions(model)] == [
+        shape for shape, _ in _shapes(model.in_channels)
+    ]
+
+
+def _shapes(in_channels: int) -> list[tuple[list[int], list[int]]]:
+    """The shapes of the weight and the bias of each convolution."""
+    pairs = zip((in_channels, *WIDTHS[:-1]), WIDTHS, strict=True)
+    return [([channels, before, 3, 3], [channels]) for before, channels in pairs]
 
 
 def _first_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
@@ -96,14 +154,16 @@ def _first_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
 
 @torch.no_grad()
 def calibrate(model: SegmentationModel, pixels: Tensor) -> None:
-    """Make the encoder's batch normalisations the identity on `pixels`, so that the network starts
-    with VGG16's own features, and scale each convolution so that its output has unit mean square.
+    """Make the encoder's batch norms the identity on `pixels`, and scale each convolution to an
+    output of unit mean square, so that training starts with VGG16's own features.
 
-    Fresh batch norms would forget VGG16's biases and the relation between its channels; with
-    these it sees what it saw on ImageNet, up to one scale a layer (the data-dependent
+    Fresh batch norms would discard VGG16's biases and the scale of its channels; with these the
+    encoder computes what it did on ImageNet, up to one scale per layer (the data-dependent
     initialisation of Krahenbuhl et al., ICLR 2016, https://arxiv.org/abs/1511.06856).
 
-    pixels: normalised float (N, 3, H, W), a few training pictures.
+    Args:
+        model: A network with a VGG16 encoder and batch norms.
+        pixels: Normalised float (N, in_channels, H, W), a few training images.
     """
     convolution_of = dict(_batch_norms(model))
     scale = torch.ones((), device=pixels.device)
@@ -135,7 +195,7 @@ def calibrate(model: SegmentationModel, pixels: Tensor) -> None:
 
 
 def _batch_norms(model: SegmentationModel) -> Iterator[tuple[nn.BatchNorm2d, nn.Conv2d]]:
-    """The batch norms behind the encoder's convolutions, each with its convolution."""
+    """The batch norms after the encoder's convolutions, each with its convolution."""
     encoder = set(encoder_convolutions(model))
     before: nn.Conv2d | None = None
     for layer in model.modules():
@@ -146,12 +206,13 @@ def _batch_norms(model: SegmentationModel) -> Iterator[tuple[nn.BatchNorm2d, nn.
 
 
 def encoder_layers(model: SegmentationModel, convolutions: int = 13) -> list[nn.Module]:
-    """The encoder's first `convolutions`, 0 to 13 of them, and then the batch norms that follow
-    them."""
+    """Return the encoder's first convolutions, 0 to 13 of them, and then their batch norms."""
     chosen = encoder_convolutions(model)[:convolutions]
     return [*chosen, *(bn for bn, convolution in _batch_norms(model) if convolution in chosen)]
 
 
 def _weights_path(source: str | Path) -> Path:
+    if source == IMAGENET:
+        return fetch(IMAGENET_REPOSITORY, WEIGHTS_NAME)
     path = Path(source).expanduser()
     return path if path.is_file() else fetch(str(source), WEIGHTS_NAME)

@@ -47,7 +47,7 @@ def test_one_bad_picture_is_reported_and_the_rest_go_on(model, pictures, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "no/where/at all"], "neither a folder that exists nor a Hub id"),
+        (["--model", "no/where/at all"], "there is no folder no/where/at all"),
         (["--opacity", "2"], "--opacity must be from 0 to 1"),
         (["--working-size", "0"], "--working-size must be at least 1"),
         (["--device", "cuda:77"], "cuda:77"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -78,7 +79,7 @@ def test_values_that_are_not_finite_are_named(folder, value, strict):
 def test_a_truncated_file_is_named(folder, length):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a whole safetensors"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a complete safetensors"):
         load_model(folder)
 
 
@@ -161,12 +162,57 @@ def test_a_newer_format_asks_for_an_upgrade(folder):
 
 def test_what_is_neither_a_folder_nor_an_id_says_so(tmp_path):
     for source in (tmp_path / "absent", "a/b/c", "no spaces allowed"):
-        with pytest.raises(CheckpointError, match="neither a folder that exists nor a Hub id"):
+        with pytest.raises(
+            CheckpointError, match=rf"there is no folder {source}, nor is .* Hub id"
+        ):
             load_model(source)
 
 
+@pytest.mark.parametrize("source", ["unet-cels", "models/unet-cels", "./models/unet-cels"])
+def test_a_misspelt_folder_is_called_that_with_the_closest_name(folder, monkeypatch, source):
+    folder.rename(folder.parent / "unet-cells")
+    (folder.parent / "models" / "unet-cells").mkdir(parents=True)
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close = source.replace("cels", "cells").removeprefix("./")
+    with pytest.raises(CheckpointError) as caught:
+        load_model(source)
+    assert str(caught.value).startswith(f"there is no folder {source} (did you mean {close}?)")
+
+
+def test_a_config_with_a_byte_order_mark_is_read(folder):
+    path = folder / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_model(folder).class_names == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("id2label", {"0": "background", "1": "cell"}),
+        ("id2label", {"0": "cell"}),
+        ("id2label", ["cell", "background"]),
+        ("label2id", {"cell": 1, "background": 0}),
+        ("num_labels", 3),
+    ],
+)
+def test_labels_that_contradict_the_class_names_are_refused(folder, key, value):
+    edit_config(folder, **{key: value})
+    with pytest.raises(CheckpointError, match=rf"config\.json: {key} .* contradicts class_names"):
+        load_model(folder)
+
+
+def test_a_model_in_a_subfolder_loads(folder):
+    assert load_model(folder.parent, subfolder=folder.name).class_names == CLASSES
+    with pytest.raises(CheckpointError, match=r"absent has no config\.json"):
+        load_model(folder.parent, subfolder="absent")
+    for outside in ("../" + folder.name, str(folder)):
+        with pytest.raises(ValueError, match="subfolder must be a path inside the repository"):
+            load_model(folder.parent, subfolder=outside)
+
+
 def test_a_repository_that_is_not_cached_says_so(tmp_path):
-    message = r"org/unet-cells is not a folder, and its config\.json .* is not in the cache"
+    message = r"config\.json of org/unet-cells \(revision main\) is not in the cache"
     with pytest.raises(CheckpointError, match=message):
         load_model("org/unet-cells", cache_dir=tmp_path, local_files_only=True)
 
@@ -233,7 +279,7 @@ def test_a_header_that_claims_more_than_the_file_has_is_refused(folder):
     size = 100 * 2**30
     entry = {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}
     with_header(folder / "model.safetensors", {"heatmaps.bias": entry})
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         load_model(folder)
 
 

@@ -108,7 +108,7 @@ def test_a_private_repository_is_private_and_a_public_one_is_not_taken_for_it(hu
     before = commits(hub, "org/open")
     answer = push("org/open", "--private")
     assert answer.result == 1
-    assert "org/open is there already, and public" in answer.err
+    assert "org/open exists and is public" in answer.err
     assert commits(hub, "org/open") == before
 
 
@@ -141,8 +141,8 @@ def test_a_pull_request_leaves_main_as_it_was(hub, push):
         ("org/x", "stolen", "you are not logged in: run `hf auth login`"),
         ("org/x", "bob-token", "you may not write to org/x (the Hub says: You don't have the rig"),
         ("others/x", ALICE, "use a token with write access, ask the organisation"),
-        ("a/b/c", ALICE, "'a/b/c' is no name of a repository: expected ORG/NAME"),
-        ("org/" + "x" * 100, ALICE, "is no name of a repository"),
+        ("a/b/c", ALICE, "'a/b/c' is not a valid repository name: expected ORG/NAME"),
+        ("org/" + "x" * 100, ALICE, "is not a valid repository name"),
     ],
 )
 def test_what_may_not_be_pushed_is_told_in_one_line(hub, push, repo_id, token, message):
@@ -165,7 +165,7 @@ def test_a_folder_that_does_not_load_is_not_pushed(hub, push, folder):
     requests = len(hub.requests)
     answer = push("org/broken")
     assert answer.result == 1
-    assert "model.safetensors is not a whole safetensors file" in answer.err
+    assert "model.safetensors is not a complete safetensors file" in answer.err
     assert len(hub.requests) == requests
 
 

@@ -216,6 +216,18 @@ class Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in repository.commits[oid]]
         return 200, {}, known | {"siblings": siblings, "tags": [], "downloads": 0}
 
+    def models(self):
+        """Those of an author, filtered by the library in their card."""
+        wanted = {key: values[0] for key, values in parse_qs(self.query).items()}
+        found = []
+        for name, repository in self.hub.repositories.items():
+            oid = repository.commits[repository.refs["main"]].get("README.md")
+            card = self.hub.blobs.get(oid, b"").decode()
+            tags = re.findall(r"^library_name: (\S+)$", card, re.MULTILINE)
+            if name.split("/")[0] == wanted["author"] and wanted.get("filter") in (None, *tags):
+                found.append({"_id": name, "id": name, "tags": tags})
+        return 200, {}, found
+
     def tree(self, name, revision):
         repository = self.readable(name)
         files = repository.commits[self.commit_of(repository, revision)]
@@ -331,6 +343,7 @@ ROUTES = [
     (r"GET /api/whoami-v2", Handler.who_am_i),
     (r"POST /api/repos/create", Handler.create),
     (r"POST /api/validate-yaml", Handler.validate_yaml),
+    (r"GET /api/models", Handler.models),
     (rf"(?:GET|HEAD) /api/models/{NAME}", Handler.info),
     (rf"(?:GET|HEAD) /api/models/{NAME}/revision/{REVISION}", Handler.info),
     (rf"(?:GET|HEAD) /api/models/{NAME}/tree/{REVISION}/?", Handler.tree),

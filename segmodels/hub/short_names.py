@@ -1,0 +1,103 @@
+"""Short names of pretrained networks, "unet-camvid" for example.
+
+They stand for a folder `weights_card/unet-camvid`, in the working directory or in the clone that
+the package is run from, or else for a repository of the organisation that the environment variable
+SEGMODELS_HUB_ORG names.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+
+from segmodels.hub.filenames import CONFIG_NAME
+
+ORG_VARIABLE = "SEGMODELS_HUB_ORG"
+MODELS_FOLDER = "weights_card"
+
+log = logging.getLogger("segmodels")
+
+
+def list_models() -> list[str]:
+    """List the short names that `load_model` finds.
+
+    Returns:
+        The names of the model folders in `weights_card/` and, where SEGMODELS_HUB_ORG names an
+        organisation, of its models on the Hub that segmodels made; sorted. If the Hub does not
+        answer, the folders alone, with a warning in the log.
+
+    Examples:
+        >>> import segmodels
+        >>> segmodels.list_models()  # doctest: +SKIP
+        ['fcn-camvid', 'segnet-camvid', 'unet-camvid']
+    """
+    names = set(_model_folders())
+    organisation = os.environ.get(ORG_VARIABLE)
+    if organisation:
+        try:
+            models = HfApi().list_models(author=organisation, filter="segmodels")
+            names.update(model.id.rpartition("/")[2] for model in models)
+        except (HTTPError, OSError) as error:
+            log.warning("%s's models on the Hub cannot be listed: %s", organisation, error)
+    return sorted(names)
+
+
+def resolve_source(source: str) -> str:
+    """Resolve a short name.
+
+    Args:
+        source: A folder, a Hub id or a short name.
+
+    Returns:
+        The folder or the Hub id that it stands for; anything else as it is.
+    """
+    if Path(source).expanduser().is_dir() or not _is_short(source):
+        return source
+    organisation = os.environ.get(ORG_VARIABLE)
+    folder = _model_folders().get(source)
+    if folder is not None:
+        return str(folder)
+    return f"{organisation}/{source}" if organisation else source
+
+
+def missing_folder(source: str) -> str | None:
+    """Describe a source that looks like the name of a folder, and is none.
+
+    Returns:
+        "there is no folder ...", with the closest name that exists; None for what can only be
+        meant as a Hub id: "org/name", without a folder "org".
+    """
+    path = Path(source).expanduser()
+    if _is_short(source):
+        known = [*_model_folders(), *_folders_in(Path())]
+        close = get_close_matches(source, known, n=1)
+    elif path.parent.is_dir():
+        close = [
+            str(Path(source).with_name(name))
+            for name in get_close_matches(path.name, _folders_in(path.parent), n=1)
+        ]
+    elif source.count("/") == 1 and source[0] not in "./~\\":
+        return None
+    else:
+        close = []
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"there is no folder {source}{meant}"
+
+
+def _is_short(source: str) -> bool:
+    return bool(source) and not set(source) & {"/", "\\"} and source not in (".", "..")
+
+
+def _model_folders() -> dict[str, Path]:
+    """The folders with a config in `weights_card/`, by name."""
+    places = [Path(__file__).parents[2] / MODELS_FOLDER, Path(MODELS_FOLDER)]
+    configs = [path for place in places for path in place.glob(f"*/{CONFIG_NAME}")]
+    return {path.parent.name: path.parent for path in configs}
+
+
+def _folders_in(folder: Path) -> Iterable[str]:
+    return [path.name for path in folder.iterdir() if path.is_dir()]
