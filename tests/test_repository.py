@@ -1,11 +1,12 @@
 """What the repository promises about itself."""
 
-import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import segmodels
@@ -57,12 +58,25 @@ def test_the_drawings_take_the_pages_colour_and_have_alternative_texts():
     assert all("currentColor" in drawing for drawing in drawings.values())
 
 
+@pytest.mark.weights
 def test_the_readme_reports_what_was_measured():
-    readme = (ROOT / "README.md").read_text()
-    evaluations = list(ROOT.glob("weights_card/*/evaluation.json"))
-    assert len(evaluations) == 6
-    for path in evaluations:
-        figures = json.loads(path.read_text())
-        keys = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
-        cells = " | ".join(f"{100 * figures[key]:.2f}" for key in keys)
-        assert f"`{path.parent.name}` | {cells} |" in readme, path.parent.name
+    """`python docs/zoo.py` writes the table anew."""
+    zoo = runpy.run_path(str(ROOT / "docs" / "zoo.py"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split(zoo["START"])[1].split(zoo["END"])[0]
+    assert table == zoo["table"]()
+    assert table.count("mean IoU") == 1
+    assert table.count("](weights_card/") == len(
+        list(ROOT.glob("weights_card/*/model.safetensors"))
+    )
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_badges_say_what_the_project_says():
+    badges = {path.stem: path.read_text() for path in ROOT.glob("docs/badges/*.svg")}
+    minors = [line for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert " | ".join(line.rpartition(" ")[2] for line in minors) in badges["python"]
+    assert PROJECT["license"] in badges["licence"]
