@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h; see mallopt(3)
 SERVER_ARENAS = 2
@@ -20,10 +21,20 @@ def share_memory() -> bool:
     return _set({M_ARENA_MAX: SERVER_ARENAS})
 
 
+def trim_memory() -> bool:
+    """Give what glibc keeps of freed memory back to the system: a server that has answered a large
+    image goes back to what it needs at rest. False where the C library is another."""
+    trim = _function("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
 def _set(options: dict[int, int]) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    mallopt = _function("mallopt")
     if mallopt is None:
         return False
     return all(mallopt(option, value) for option, value in options.items())
+
+
+def _function(name: str) -> Any:
+    """A function of the C library; None where it has none of this name (musl, other systems)."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

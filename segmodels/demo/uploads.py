@@ -1,0 +1,110 @@
+"""Uploaded files: how they are received, and the name that their folder has outside the server."""
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from gradio import route_utils
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException
+
+ALIAS = "/files"  # what clients see in place of the upload folder's path
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class UploadFolder:
+    """The folder of uploads and results, which clients know as `ALIAS`: no absolute path of the
+    server is in what it sends, and a request can name no file outside of this folder.
+
+    Args:
+        folder: An absolute path without symbolic links.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        name = str(folder)
+        spellings = dict.fromkeys([json.dumps(name)[1:-1], name, quote(name)])
+        self._spellings = [spelling.encode() for spelling in spellings]
+
+    def real_path(self, path: str) -> str | None:
+        """The file on disk of a path, or of an address of this server's, that a client was given;
+        None for every other."""
+        path = path.rpartition("/gradio_api/file=")[2]
+        parts = PurePosixPath(path).parts
+        if not path.startswith(f"{ALIAS}/") or ".." in parts or "\0" in path or "\\" in path:
+            return None
+        return str(self.folder.joinpath(*parts[2:]))
+
+    def hide(self, content: bytes) -> bytes:
+        """A response with the folder's path replaced by its alias."""
+        for spelling in self._spellings:
+            content = content.replace(spelling, ALIAS.encode())
+        return content
+
+    def has_space(self, size: int) -> bool:
+        """Whether the disk has room for so many bytes more."""
+        return shutil.disk_usage(self.folder).free > size
+
+
+class CleanParser(route_utils.GradioMultiPartParser):
+    """Gradio's parser of uploads, but it leaves no file behind whatever ends it (a full disk, a
+    client that leaves, a form of other fields), and accepts every file name."""
+
+    async def parse(self) -> FormData:
+        try:
+            form = await super().parse()
+            for name, value in form.multi_items():
+                if name == "files":
+                    _check(value)
+        except BaseException as error:
+            for file in self._files_to_close_on_error:
+                with suppress(OSError):
+                    file.close()
+                Path(file.name).unlink(missing_ok=True)
+            if isinstance(error, AttributeError | KeyError | UnicodeError):
+                raise MultiPartException("The form cannot be read.") from error
+            raise
+        return form
+
+
+def _check(value: UploadFile | str) -> None:
+    if not isinstance(value, UploadFile):
+        raise MultiPartException("The field `files` holds no file.")
+    if Path(value.filename or "").name in ("", ".", ".."):
+        value.filename = None  # Gradio then gives it a name
+
+
+def receive_uploads_cleanly() -> None:
+    """Have Gradio parse uploads with `CleanParser`, for which it has no option."""
+    route_utils.GradioMultiPartParser = CleanParser  # type: ignore[misc]
+
+
+def storage_problem(error: OSError) -> tuple[int, str]:
+    """HTTP status and sentence for an upload folder that cannot be written to."""
+    if error.errno in NO_SPACE:
+        return 507, "The server's disk is full; try again in some minutes."
+    return 503, "The server cannot store files at the moment; try again in some minutes."
+
+
+def map_paths(data: Any, real_path: Callable[[str], str | None]) -> Any:
+    """`data`, from JSON, with the `path` of every object replaced by the real one.
+
+    Raises:
+        ValueError: For a path that is of no uploaded file.
+    """
+    if isinstance(data, list):
+        return [map_paths(item, real_path) for item in data]
+    if not isinstance(data, dict):
+        return data
+    mapped = {key: map_paths(value, real_path) for key, value in data.items()}
+    if isinstance(mapped.get("path"), str):
+        real = real_path(mapped["path"])
+        if real is None:
+            raise ValueError(mapped["path"])
+        mapped["path"] = real
+    return mapped
