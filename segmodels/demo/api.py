@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from segmodels.data.image_io import PictureError
-from segmodels.demo.components import picture_input
+from segmodels.demo.components import image_input
 from segmodels.demo.service import ComparisonService
 from segmodels.demo.session import Session
 from segmodels.inference.comparison import ModelFailure, summary
@@ -58,7 +58,7 @@ def add_api(service: ComparisonService, compute: Compute) -> None:
             raise gr.Error(str(error)) from error
 
     with gr.Row(visible=False):
-        pictures = picture_input(label="picture")
+        pictures = image_input(label="picture")
         model, scene = gr.Textbox(label="model"), gr.Textbox(next(iter(scenes)), label="scene")
         file, figures, button = gr.File(label="class ids"), gr.JSON(label="figures"), gr.Button()
     for function, inputs, output in (

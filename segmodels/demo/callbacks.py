@@ -1,4 +1,4 @@
-"""What happens when the page is used: a callback yields what changes, by the component's name."""
+"""What happens when the page is used: each callback yields updates, values by component."""
 
 import functools
 import logging
@@ -6,65 +6,125 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from segmodels.data.image_io import PictureError
 from segmodels.demo import html, strings
+from segmodels.demo.scenes import Example
+from segmodels.demo.server import KEPT_SECONDS
 from segmodels.demo.service import ComparisonService, Shown, ViewError
-from segmodels.demo.session import Session, digest_of
+from segmodels.demo.session import ExpiredError, Session
 from segmodels.demo.viewer import View
 from segmodels.hub.checkpoint import CheckpointError
+from segmodels.inference.decoded_image import file_digest
 
 log = logging.getLogger(__name__)
 
-Changes = dict[str, Any]
 Replacements = dict[str, str]  # Hub id by the name of the network that it replaces
 
-# Tabs that are filled when they are open, and where each says why it is not.
-FILLED_WHEN_OPEN = {
-    "confidence": "heat_note",
-    "skips": "skips_note",
-    "truth": "truth_note",
-    "downloads": "downloads_note",
-}
+
+class PageUpdate(TypedDict, total=False):
+    """New values of the page's components, by their names.
+
+    compared: digest of the image whose comparison is on the page, kept by the browser; "" for none.
+    filled: tabs that show what belongs to the session.
+    """
+
+    picture: str | None
+    masks: View | None
+    agreement: View | None
+    heat: View | None
+    stages: View | None
+    variance: View | None
+    errors: View | None
+    session: Session | None
+    compared: str
+    filled: list[str]
+    shared: str | None
+    files: list[str] | None
+    code: str | None
+    panel_file: str | None
+    areas: str
+    iou: str
+    image_note: str
+    heat_note: str
+    skips_note: str
+    uncertainty_note: str
+    truth_note: str
+    downloads_note: str
+    replacements: Replacements
+    user_model_note: str
+
+
+Updates = Iterator[PageUpdate]
 
 # Every component that follows from a comparison, and what it holds without one.
-CLEARED: Changes = {
-    **dict.fromkeys(["masks", "agreement", "heat", "stages", "variance", "errors"]),
-    **dict.fromkeys(["session", "shared", "files", "code"]),
-    **dict.fromkeys(["areas", "iou", "picture_note", "uncertainty_note"], ""),
-    **dict.fromkeys(FILLED_WHEN_OPEN.values(), ""),
+CLEARED: PageUpdate = {
+    "masks": None,
+    "agreement": None,
+    "heat": None,
+    "stages": None,
+    "variance": None,
+    "errors": None,
+    "session": None,
+    "compared": "",
     "filled": [],
+    "shared": None,
+    "files": None,
+    "code": None,
+    "areas": "",
+    "iou": "",
+    "image_note": "",
+    "heat_note": "",
+    "skips_note": "",
+    "uncertainty_note": "",
+    "truth_note": "",
+    "downloads_note": "",
 }
 
 
 class Callbacks:
-    """on_gpu: wraps what runs networks, where a GPU must be asked for."""
+    """The callbacks of a page.
+
+    Args:
+        service: computes.
+        on_gpu: wraps what runs networks, where a GPU must be asked for.
+    """
 
     def __init__(
-        self,
-        service: ComparisonService,
-        welcome: Path,
-        on_gpu: Callable[[Any], Any] = lambda function: function,
+        self, service: ComparisonService, on_gpu: Callable[[Any], Any] = lambda function: function
     ) -> None:
         self.service = service
-        self.welcome_picture = welcome
-        self._first_visit = threading.Lock()
+        self._welcome_lock = threading.Lock()
         self.compare: Callable[..., Iterator[Shown]] = on_gpu(service.compare)
         self.confidence: Callable[[Session], Iterator[View]] = on_gpu(service.confidence)
         self.skips: Callable[[Session], Iterator[View]] = on_gpu(service.skips)
-        self.uncertainty: Callable[[Session, int], Iterator[View]] = on_gpu(service.uncertainty)
+        self.uncertainty: Callable[[Session, int], Iterator[tuple[View, int]]] = on_gpu(
+            service.uncertainty
+        )
 
-    def welcome(self) -> Changes:
-        """An example, compared once for all visitors."""
-        with self._first_visit:
-            return {"picture": str(self.welcome_picture), **_shown(self._welcome)}
+    # ---- the comparison ----
 
-    @functools.cached_property
-    def _welcome(self) -> Shown:
-        scene = next(iter(self.service.scenes))
+    def welcome(self, scene: str, key: str = "") -> PageUpdate:
+        """An example, compared once for all visitors. key: the example's, or else the first."""
+        examples = self.service.examples(scene)
+        chosen = [example for example in examples if example.key == key] or examples
+        if not chosen:
+            return {}
+        with self._welcome_lock:
+            shown = self._compared_example(scene, chosen[0])
+        path = str(self.service.example_path(chosen[0]))
+        return {**_shown(shown), "picture": path}
+
+    @functools.cache  # noqa: B019 - as long-lived as the page
+    def _compared_example(self, scene: str, example: Example) -> Shown:
+        """The example's comparison, with the median time of warm runs."""
+        path = str(self.service.example_path(example))
         sources = self.service.sources_of(scene, {})
-        return list(self.compare(str(self.welcome_picture), sources, scene))[-1]
+        digest = file_digest(Path(path))
+        for _ in range(3):
+            *_, shown = self.compare(path, digest, sources, scene)
+        return shown
 
     def run(
         self,
@@ -72,86 +132,129 @@ class Callbacks:
         scene: str,
         replacements: Replacements,
         session: Session | None,
+        compared: str,
         tab: str,
-    ) -> Iterator[Changes]:
+    ) -> Updates:
         """Compare, unless that is what the page shows; then fill the open tab."""
         if path is None:
             yield CLEARED
             return
+        if not Path(path).is_file():
+            example = self.service.examples_by_digest.get(compared)
+            if example is None:
+                yield _expired()
+                return
+            path = str(self.service.example_path(example))
         try:
             sources = self.service.sources_of(scene, replacements)
-            if session and session.key == (digest_of(path), scene, tuple(sources)):
+            digest = file_digest(Path(path))
+            if session and session.key == (digest, scene, tuple(sources)):
+                yield {"image_note": ""}
                 return
-            yield CLEARED
-            for shown in self.compare(path, sources, scene):
-                yield _shown(shown)
+            for shown in self.compare(path, digest, sources, scene):
+                yield {**CLEARED, **_shown(shown)}
         except (PictureError, CheckpointError) as error:
-            yield {**CLEARED, "picture_note": _problem(strings.unusable(error))}
+            yield {**CLEARED, "image_note": _problem(strings.unusable(error))}
+        except MemoryError:
+            yield {**CLEARED, "image_note": _problem(strings.OUT_OF_MEMORY)}
         else:
-            yield from self.fill(tab, shown.session, [])
+            yield from self.fill(tab, shown.session, compared, [])
 
     def run_again(
-        self, path: str | None, scene: str, replacements: Replacements, _: Session | None, tab: str
-    ) -> Iterator[Changes]:
+        self,
+        path: str | None,
+        scene: str,
+        replacements: Replacements,
+        _: Session | None,
+        compared: str,
+        tab: str,
+    ) -> Updates:
         """Compare, whatever the page shows."""
-        yield from self.run(path, scene, replacements, None, tab)
+        yield from self.run(path, scene, replacements, None, compared, tab)
         if path is None:
-            yield {"picture_note": _problem(strings.NO_PICTURE)}
+            yield {"image_note": _problem(strings.NO_IMAGE)}
 
-    def fill(self, tab: str, session: Session | None, filled: list[str]) -> Iterator[Changes]:
+    # ---- tabs ----
+
+    def fill(self, tab: str, session: Session | None, compared: str, filled: list[str]) -> Updates:
         """What the open tab shows of the comparison: computed when it is looked at."""
-        if tab not in FILLED_WHEN_OPEN or tab in filled:
+        if tab not in NOTES or tab in filled:
             return
         if session is None or not session.has_results:
-            yield {FILLED_WHEN_OPEN[tab]: html.notice(strings.STALE)}
+            yield _note(tab, html.notice(_stale(compared)))
             return
         try:
-            if tab == "confidence":
-                yield from ({"heat": view} for view in self.confidence(session))
-            elif tab == "skips":
-                yield from ({"stages": view} for view in self.skips(session))
-            elif tab == "truth" and (judged := self.service.truth(session, None)):
-                yield _judged(judged)
-            elif tab == "downloads":
-                yield from self._taken(session)
+            yield from self._filling(tab, session)
             yield {"filled": [*filled, tab]}
         except Exception as error:
-            yield {FILLED_WHEN_OPEN[tab]: _reason(error)}
+            yield _note(tab, _reason(error))
 
-    def _taken(self, session: Session) -> Iterator[Changes]:
-        yield {
-            "code": self.service.snippet(session),
-            "downloads_note": html.notice(strings.PREPARING),
-        }
+    def _filling(self, tab: str, session: Session) -> Updates:
+        if tab == "confidence":
+            for view in self.confidence(session):
+                yield {"heat": view}
+        elif tab == "skips":
+            for view in self.skips(session):
+                yield {"stages": view}
+        elif tab == "truth":
+            judged = self.service.truth(session, None)
+            if judged:
+                yield _judged(judged)
+        elif tab == "downloads":
+            yield from self._downloads(session)
+
+    def _downloads(self, session: Session) -> Updates:
+        preparing = html.notice(strings.PREPARING)
+        yield {"code": self.service.snippet(session), "downloads_note": preparing}
         with tempfile.TemporaryDirectory() as folder:
-            shared, files = self.service.take(session, Path(folder))
-            paths = [str(file) for file in (shared, *files)]
-            yield {"shared": str(shared), "files": paths, "downloads_note": ""}
+            files = self.service.downloads(session, Path(folder))
+            paths = [str(file) for file in files]
+            yield {"shared": paths[-1], "files": paths, "downloads_note": ""}
 
-    def judge(self, label: str | None, session: Session | None) -> Iterator[Changes]:
-        """Against the label picture that the visitor gave, or took away."""
+    def download_panel(self, number: int, session: Session | None, compared: str) -> Updates:
+        """The class map of one panel, at the image's full size."""
+        if session is None:
+            yield {"image_note": _problem(_stale(compared))}
+            return
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = self.service.class_map(session, number, Path(folder))
+                yield {"panel_file": str(file), "image_note": ""}
+        except Exception as error:
+            yield {"image_note": _reason(error)}
+
+    def judge(self, label: str | None, session: Session | None, compared: str) -> Updates:
+        """Against the label image that the visitor gave, or removed."""
         if session is None or not session.has_results:
-            yield {"truth_note": _problem(strings.STALE) if label else ""}
+            yield {"truth_note": _problem(_stale(compared)) if label else ""}
             return
         try:
             yield _judged(self.service.truth(session, label))
-        except PictureError as error:
-            yield {"errors": None, "iou": "", "truth_note": _problem(str(error))}
+        except ExpiredError as error:  # what is shown stays
+            yield {"truth_note": _reason(error)}
+        except Exception as error:
+            yield {"errors": None, "iou": "", "truth_note": _problem(_words(error))}
 
-    def draw_samples(self, session: Session | None, samples: int) -> Iterator[Changes]:
+    def draw_samples(self, session: Session | None, compared: str, samples: int) -> Updates:
         """The uncertainty of the networks with dropout."""
         if session is None:
-            yield {"uncertainty_note": _problem(strings.STALE)}
+            yield {"uncertainty_note": _problem(_stale(compared))}
             return
         try:
-            yield {"uncertainty_note": html.notice(self.service.without_dropout(session))}
-            yield from ({"variance": view} for view in self.uncertainty(session, int(samples)))
+            without = self.service.without_dropout(session)
+            for view, done in self.uncertainty(session, int(samples)):
+                pending = done < len(view["panels"])
+                note = strings.sampling(done + 1, len(view["panels"]), samples) if pending else ""
+                yield {
+                    "variance": view,
+                    "uncertainty_note": html.notice(" ".join(filter(None, [note, without]))),
+                }
         except Exception as error:
             yield {"uncertainty_note": _reason(error)}
 
-    def add_user_model(
-        self, slot: str, hub_id: str, replacements: Replacements
-    ) -> Iterator[Changes]:
+    # ---- models of the visitor's ----
+
+    def add_user_model(self, slot: str, hub_id: str, replacements: Replacements) -> Updates:
         """A network of the visitor's in the place of one of the page's."""
         yield {"user_model_note": html.notice(strings.LOADING)}
         try:
@@ -159,34 +262,69 @@ class Callbacks:
         except CheckpointError as error:
             yield {"user_model_note": _problem(str(error))}
         else:
-            note = html.notice(strings.welcome(network))
-            yield {"replacements": {**replacements, slot: network.source}, "user_model_note": note}
+            note = html.notice(strings.model_loaded(network))
+            replaced = {**replacements, slot: network.source}
+            yield {"replacements": replaced, "user_model_note": note}
 
-    def reset_models(self) -> Iterator[Changes]:
+    def reset_models(self) -> Updates:
         """The page's own networks again."""
         yield {"replacements": {}, "user_model_note": ""}
 
 
-def _shown(shown: Shown) -> Changes:
+def _shown(shown: Shown) -> PageUpdate:
     return {
         "masks": shown.masks,
         "areas": shown.areas,
         "agreement": shown.agreement,
         "session": shown.session,
+        "compared": shown.session.digest if shown.session else "",
     }
 
 
-def _judged(judged: tuple[View, str] | None) -> Changes:
+def _judged(judged: tuple[View, str] | None) -> PageUpdate:
     view, plot = judged or (None, "")
     return {"errors": view, "iou": plot, "truth_note": ""}
 
 
-def _reason(error: Exception) -> str:
+# Tabs that are filled when they are open, and where each says why it is not.
+NOTES: dict[str, Callable[[str], PageUpdate]] = {
+    "confidence": lambda text: {"heat_note": text},
+    "skips": lambda text: {"skips_note": text},
+    "truth": lambda text: {"truth_note": text},
+    "downloads": lambda text: {"downloads_note": text},
+}
+
+
+def _note(tab: str, text: str) -> PageUpdate:
+    return NOTES[tab](text)
+
+
+def _stale(compared: str) -> str:
+    """Why there is no session: nothing was compared yet, or it has expired."""
+    return _expiry() if compared else strings.STALE
+
+
+def _expired() -> PageUpdate:
+    return {"image_note": _problem(_expiry())}
+
+
+def _expiry() -> str:
+    return strings.EXPIRED.format(minutes=round(KEPT_SECONDS / 60))
+
+
+def _words(error: Exception) -> str:
     """What is said of an error: ours are meant for the visitor, others are logged."""
+    if isinstance(error, ExpiredError):
+        return _expiry()
     if isinstance(error, PictureError | ViewError):
-        return html.notice(str(error))
+        return str(error)
     log.exception("a view failed")
-    return _problem(strings.failed_view(error))
+    return strings.OUT_OF_MEMORY if isinstance(error, MemoryError) else strings.VIEW_FAILED
+
+
+def _reason(error: Exception) -> str:
+    """The notice about an error; what these networks simply do not have is no problem."""
+    return html.notice(_words(error), problem=not isinstance(error, ViewError))
 
 
 def _problem(text: str) -> str:

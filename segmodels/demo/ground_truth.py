@@ -1,4 +1,4 @@
-"""A label picture, the visitor's or an example's: read, and how far the networks are from it."""
+"""A label image, the visitor's or an example's: read, and how far the networks are from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segmodels.data.camvid import camvid_encoding
 from segmodels.data.image_io import PictureError
+from segmodels.data.labels import DataError, LabelEncoding
 from segmodels.evaluation.metrics import (
     IGNORE_INDEX,
     FloatArray,
@@ -20,15 +22,14 @@ from segmodels.evaluation.metrics import (
 from segmodels.inference.comparison import ModelResult, errors
 
 FORMATS = ("PNG", "BMP", "GIF", "TIFF")  # without loss
-EXPECTED = "expected class ids, 8-bit grey or palette, with 255 for void, or the classes' colours"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One result against the truth.
+    """One result against the ground truth.
 
-    errors: (H, W) uint8, as `comparison.errors`. iou: (num_classes,), NaN for classes that the truth does
-    not have; mean_iou is over those that it has, the same for every network.
+    errors: (H, W) uint8, as `comparison.errors`. iou: (num_classes,), NaN for classes that the
+    ground truth does not have; mean_iou is over those that it has, the same for every network.
     """
 
     result: ModelResult
@@ -44,57 +45,60 @@ def read_label(
     class_names: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> NDArray[np.uint8]:
-    """(H, W) class ids, void as 255, of a label picture for a picture of `size`, (H, W): a picture
-    of ids, or one in the palette's colours with black for void. PictureError says what is wrong."""
-    name = Path(path).name
+    """The class ids of a label image.
+
+    Args:
+        path: an image of ids, of the palette's colors with black for void, or in one of the
+            encodings of the data set that the classes are those of.
+        size: (H, W) of the image that it belongs to.
+        class_names: what the ids stand for.
+        palette: [r, g, b] of each class.
+
+    Returns:
+        (H, W) uint8, void as 255.
+
+    Raises:
+        PictureError: what is wrong with the file.
+    """
+    path = Path(path)
+    _check_file(path, size)
+    try:
+        return label_encoding(class_names, palette).read(path)
+    except DataError as error:
+        problem = str(error).replace(str(path), path.name).split("; ")[0]
+        raise PictureError(f"{problem}; {expected(len(class_names))}") from error
+
+
+def label_encoding(class_names: Sequence[str], palette: Sequence[Sequence[int]]) -> LabelEncoding:
+    """What the pixels of label images for these classes may say."""
+    colors = {(int(r), int(g), int(b)): number for number, (r, g, b) in enumerate(palette)}
+    return camvid_encoding(class_names, colors) or LabelEncoding(
+        len(class_names), colors={(0, 0, 0): IGNORE_INDEX, **colors}
+    )
+
+
+def expected(num_classes: int) -> str:
+    """What a label image may hold."""
+    return (
+        f"expected class ids from 0 to {num_classes - 1}, 8-bit grey or palette, with 255 for "
+        "unlabelled, or the classes' colours with black for unlabelled"
+    )
+
+
+def _check_file(path: Path, size: tuple[int, int]) -> None:
+    """PictureError for a file that is no image of this size in a format without loss."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.size != size[::-1]:
-                raise PictureError(
-                    f"{name} is {image.width} x {image.height} pixels, the picture {size[1]} x "
-                    f"{size[0]}; they must be equal"
-                )
-            if image.mode in ("1", "L", "P"):
-                return _checked(np.array(image, np.uint8), name, len(class_names))
-            if image.mode in ("RGB", "RGBA"):
-                return _by_color(np.array(image.convert("RGB")), name, palette)
-            mode = image.mode
-    except PictureError:
-        raise
+            found = image.size
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them raise
         raise PictureError(
-            f"{name} cannot be read as a label ({', '.join(FORMATS)}): {EXPECTED}"
+            f"{path.name} cannot be read as a label image; expected {', '.join(FORMATS)}"
         ) from error
-    raise PictureError(f"{name} has mode {mode}; {EXPECTED}")
-
-
-def _checked(ids: NDArray[np.uint8], name: str, num_classes: int) -> NDArray[np.uint8]:
-    unknown = np.unique(ids[(ids >= num_classes) & (ids != IGNORE_INDEX)])
-    if unknown.size:
-        listed = ", ".join(map(str, unknown[:5]))
+    if found != size[::-1]:
         raise PictureError(
-            f"{name} has the ids {listed}; expected 0 to {num_classes - 1}, or {IGNORE_INDEX} for "
-            "void, in the order of the legend"
+            f"{path.name} is {found[0]} x {found[1]} pixels, the image {size[1]} x {size[0]}; "
+            "they must be equal"
         )
-    return ids
-
-
-def _by_color(
-    pixels: NDArray[np.uint8], name: str, palette: Sequence[Sequence[int]]
-) -> NDArray[np.uint8]:
-    keys = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    ids = np.full(keys.shape, IGNORE_INDEX, np.uint8)
-    known = keys == 0
-    for number, (red, green, blue) in enumerate(palette):
-        here = keys == (red << 16 | green << 8 | blue)
-        ids[here] = number
-        known |= here
-    if not known.all():
-        raise PictureError(
-            f"{name} has colours of no class, {tuple(map(int, pixels[~known][0]))} for one; "
-            + EXPECTED
-        )
-    return ids
 
 
 def judge(target: NDArray[np.uint8], class_names: Sequence[str], result: ModelResult) -> Judgement:

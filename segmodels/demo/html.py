@@ -1,6 +1,6 @@
 """The page's plots, as HTML tables with bars: for screen readers and dark mode as they are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import isnan
 from pathlib import Path
@@ -8,11 +8,14 @@ from pathlib import Path
 from segmodels.demo import strings
 from segmodels.demo.ground_truth import Judgement
 from segmodels.inference.comparison import ModelResult, ServedModel
+from segmodels.utils.palette import is_background
+
+Timing = tuple[float, int]  # seconds, and of how many warm runs they are the median; 0: one run
 
 
 def areas_plot(networks: Sequence[ServedModel], results: Sequence[ModelResult]) -> str:
-    """The share of the picture that each network gives to each class, a bar each, as an HTML
-    table: the largest class first, those that no network has found left out and named below."""
+    """The share of the image that each network gives to each class, a bar each, as an HTML table:
+    the largest class first, a background last; those that no network has found are named below."""
     areas = {result.network.source: result.segmentation.areas() for result in results}
     colors = {
         name: color
@@ -20,34 +23,48 @@ def areas_plot(networks: Sequence[ServedModel], results: Sequence[ModelResult]) 
         for name, color in zip(network.model.class_names, network.model.palette, strict=True)
     }
     largest = {name: max(share.get(name, 0.0) for share in areas.values()) for name in colors}
-    names = sorted((name for name in colors if largest[name]), key=lambda name: -largest[name])
-    absent = [escape(name) for name in colors if not largest[name]]
+    names = sorted(
+        (name for name in colors if largest[name]),
+        key=lambda name: (is_background(name), -largest[name]),
+    )
+    longest = max(largest.values())
+    absent = [escape(name) for name in colors if not largest[name] and not is_background(name)]
     rows = []
     for name in names:
         cells = (
-            _bar(areas[network.source].get(name), largest[names[0]], colors[name])
+            _bar(areas[network.source].get(name), longest, colors[name])
             if network.source in areas
             else "<td>…</td>"
             for network in networks
         )
         rows.append(_row(name, colors[name], cells))
     titles = [network.title for network in networks]
-    found = f"<p>Seen by none: {', '.join(absent)}.</p>" if absent else ""
-    return _table("Share of the picture", ["Class", *titles], rows) + found
+    found = f"<p>{strings.VIEWER['absent']}: {', '.join(absent)}.</p>" if absent else ""
+    return _table("Share of the image", ["Class", *titles], rows) + found
 
 
-def seconds_plot(results: Sequence[ModelResult]) -> str:
-    """Seconds and parameters of each network, a bar each, as an HTML table."""
-    slowest = max(result.seconds for result in results)
-    largest = max(result.network.parameters for result in results)
-    rows = [
-        f'<tr><th scope="row">{escape(result.network.title)}</th>'
-        f"{_bar(result.seconds, slowest, None, f'{result.seconds:.2f} s')}"
-        f"{_bar(result.network.parameters, largest, None, millions(result.network))}</tr>"
+def speed_plot(results: Sequence[ModelResult], timings: Mapping[str, Timing]) -> str:
+    """Seconds and parameters of each network, a bar each, as an HTML table.
+
+    timings: by source; where a network is missing, its result's own seconds are those of one run.
+    """
+    seconds = {
+        result.network.source: timings.get(result.network.source, (result.seconds, 0))
         for result in results
-    ]
+    }
+    slowest = max(value for value, _ in seconds.values())
+    largest = max(result.network.parameters for result in results)
+    rows = []
+    for result in results:
+        value, runs = seconds[result.network.source]
+        spoken = f"{value:.2f} s, {f'median of {runs} warm runs' if runs else 'one run'}"
+        rows.append(
+            f'<tr><th scope="row">{escape(result.network.title)}</th>'
+            f"{_bar(value, slowest, None, spoken)}"
+            f"{_bar(result.network.parameters, largest, None, millions(result.network))}</tr>"
+        )
     device = results[0].network.segmenter.device.type.upper()
-    return _table("Time and size", ["Network", f"Seconds on the {device}", "Parameters"], rows)
+    return _table("Speed and size", ["Network", f"Seconds on the {device}", "Parameters"], rows)
 
 
 def iou_plot(
@@ -55,7 +72,7 @@ def iou_plot(
     class_names: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> str:
-    """IoU per class of the truth and result, a bar each, as an HTML table."""
+    """IoU per class of the ground truth and result, a bar each, as an HTML table."""
     rows = [
         _row(name, color, (_iou_bar(float(each.iou[i]), color) for each in judgements))
         for i, (name, color) in enumerate(zip(class_names, palette, strict=True))
@@ -68,11 +85,12 @@ def iou_plot(
 
 
 def millions(network: ServedModel) -> str:
+    """The number of parameters, in words."""
     return f"{network.parameters / 1e6:.1f} M"
 
 
 def figure(svg: Path, alt: str) -> str:
-    """A drawing of the repository's, in the page's own colours."""
+    """A drawing of the package's, in the page's own colors."""
     drawing = svg.read_text(encoding="utf-8")
     return f'<div class="drawing" role="img" aria-label="{escape(alt)}">{drawing}</div>'
 

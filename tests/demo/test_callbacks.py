@@ -7,102 +7,214 @@ import pytest
 
 from segmodels import CheckpointError
 from segmodels.demo.callbacks import CLEARED, Callbacks
+from segmodels.demo.service import ComparisonService
+from segmodels.inference.decoded_image import file_digest
 
 
 @pytest.fixture
-def callbacks(service, street):
-    return Callbacks(service, Path(street))
+def callbacks(service):
+    return Callbacks(service)
 
 
 @pytest.fixture
 def session(callbacks, street):
-    *_, last = callbacks.run(street, "road", {}, None, "areas")
+    *_, last = callbacks.run(street, "road", {}, None, "", "areas")
     return last["session"]
 
 
-def test_a_run_clears_the_page_first_and_then_fills_it(callbacks, street):
-    changes = list(callbacks.run(street, "road", {}, None, "areas"))
-    assert changes[0] == CLEARED
-    assert [change["session"] is None for change in changes[1:]] == [True, True, True, False]
+def run(callbacks, path, scene="road", session=None, compared="", tab="areas"):
+    return list(callbacks.run(path, scene, {}, session, compared, tab))
+
+
+def test_a_run_shows_the_image_at_once_and_then_one_mask_after_the_other(callbacks, street):
+    updates = run(callbacks, street)
+    states = [[p["state"] for p in update["masks"]["panels"]] for update in updates]
+    assert [row.count("ready") for row in states] == [0, 1, 2, 3]
+    assert [update["session"] is None for update in updates] == [True, True, True, False]
+    assert [update["compared"] for update in updates] == ["", "", "", file_digest(Path(street))]
+    assert all(update["heat"] is None for update in updates)  # what the last image left is cleared
 
 
 def test_the_same_question_is_not_answered_twice_unless_asked_again(callbacks, street, session):
-    assert list(callbacks.run(street, "road", {}, session, "areas")) == []
-    assert len(list(callbacks.run_again(street, "road", {}, session, "areas"))) == 5
-    assert len(list(callbacks.run(street, "everyday", {}, session, "areas"))) == 3
+    assert run(callbacks, street, session=session) == [{"image_note": ""}]
+    assert len(list(callbacks.run_again(street, "road", {}, session, "", "areas"))) == 4
+    assert len(run(callbacks, street, "everyday", session)) == 2
 
 
-def test_the_welcome_is_compared_once_for_all(callbacks, street, monkeypatch):
-    first = callbacks.welcome()
-    assert first["picture"] == street
-    monkeypatch.setattr(callbacks, "compare", None)
-    second = callbacks.welcome()
+@pytest.fixture
+def with_examples(networks, street, tmp_path):
+    """Callbacks of a page with two examples."""
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    for name in ("avenue.jpg", "crossing.jpg"):
+        (folder / name).write_bytes(Path(street).read_bytes() + name.encode())
+    return Callbacks(ComparisonService(networks, folder))
+
+
+def test_an_example_is_compared_once_for_all_and_timed_warm(with_examples, monkeypatch):
+    first = with_examples.welcome("road")
+    assert Path(first["picture"]).name == "avenue.jpg"
+    assert "median of 2 warm runs" in first["areas"]
+    monkeypatch.setattr(with_examples, "compare", None)
+    second = with_examples.welcome("road")
     assert second["masks"] is first["masks"]
-    assert list(callbacks.run(street, "road", {}, second["session"], "areas")) == []
+    path = first["picture"]
+    assert run(with_examples, path, session=second["session"]) == [{"image_note": ""}]
 
 
-def test_no_picture_clears_the_page_and_the_button_asks_for_one(callbacks):
-    assert list(callbacks.run(None, "road", {}, None, "areas")) == [CLEARED]
-    *_, last = callbacks.run_again(None, "road", {}, None, "areas")
-    assert "Choose a picture first" in last["picture_note"]
+def test_the_address_may_name_another_example(with_examples):
+    assert Path(with_examples.welcome("road", "crossing")["picture"]).name == "crossing.jpg"
+    assert Path(with_examples.welcome("road", "nonsense")["picture"]).name == "avenue.jpg"
 
 
-def test_what_is_no_picture_is_told_beside_it(callbacks, tmp_path):
+def test_a_page_without_examples_starts_empty(callbacks):
+    assert callbacks.welcome("road") == {}
+
+
+def test_no_image_clears_the_page_and_the_button_asks_for_one(callbacks):
+    assert run(callbacks, None) == [CLEARED]
+    *_, last = callbacks.run_again(None, "road", {}, None, "", "areas")
+    assert "Choose an image first" in last["image_note"]
+
+
+def test_what_is_no_image_is_explained_beside_it(callbacks, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
-    *_, last = callbacks.run(str(tmp_path / "notes.png"), "road", {}, None, "areas")
+    *_, last = run(callbacks, str(tmp_path / "notes.png"))
     assert last["masks"] is None
-    assert "notes.png is not a picture" in last["picture_note"]
+    assert "notes.png is not " in last["image_note"]
+
+
+# ---- an image that has been deleted ----
+
+
+def test_an_image_that_expired_is_reported_and_what_is_shown_stays(callbacks, street, session):
+    digest = file_digest(Path(street))
+    Path(street).unlink()
+    (update,) = run(callbacks, street, compared=digest)
+    assert list(update) == ["image_note"]
+    assert "The image has expired: it was deleted from this server" in update["image_note"]
+    for tab, note in (("confidence", "heat_note"), ("downloads", "downloads_note")):
+        *_, update = callbacks.fill(tab, session, digest, [])
+        assert list(update) == [note]
+        assert "has expired" in update[note]
+    (update,) = callbacks.judge("label.png", session, digest)
+    assert list(update) == ["truth_note"]
+    *_, update = callbacks.draw_samples(session, digest, 2)
+    assert list(update) == ["uncertainty_note"]
+    (update,) = callbacks.download_panel(0, session, digest)
+    assert "has expired" in update["image_note"]
+
+
+def test_a_session_that_expired_is_told_from_one_that_never_was(callbacks):
+    (update,) = callbacks.fill("confidence", None, "0123", [])
+    assert "has expired" in update["heat_note"]
+    (update,) = callbacks.draw_samples(None, "0123", 2)
+    assert "has expired" in update["uncertainty_note"]
+    (update,) = callbacks.judge("label.png", None, "0123")
+    assert "has expired" in update["truth_note"]
+
+
+def test_an_example_never_expires(with_examples):
+    shown = with_examples.welcome("road")
+    (update,) = run(with_examples, "/deleted/avenue.jpg", session=shown["session"],
+                    compared=shown["compared"])  # fmt: skip
+    assert update == {"image_note": ""}
+
+
+def test_no_message_has_a_path_of_the_server_or_words_of_python(callbacks, street, session):
+    folder = str(Path(street).parent)
+    Path(street).unlink()
+    texts = str(run(callbacks, street)) + str(run(callbacks, street, compared="0123"))
+    texts += str(list(callbacks.fill("downloads", session, "0123", []))[-1])
+    assert folder not in texts
+    assert "Error" not in texts
+
+
+# ---- tabs ----
 
 
 @pytest.mark.parametrize(
     ("tab", "component"), [("confidence", "heat"), ("skips", "stages"), ("downloads", "files")]
 )
 def test_a_tab_is_filled_when_it_is_opened_and_only_once(callbacks, session, tab, component):
-    changes = list(callbacks.fill(tab, session, ["areas"]))
-    assert any(change.get(component) for change in changes)
-    assert changes[-1] == {"filled": ["areas", tab]}
-    assert list(callbacks.fill(tab, session, ["areas", tab])) == []
-    (change,) = callbacks.fill(tab, None, [])
-    assert "Compare a picture first" in "".join(change.values())
+    updates = list(callbacks.fill(tab, session, "", ["areas"]))
+    assert any(update.get(component) for update in updates)
+    assert updates[-1] == {"filled": ["areas", tab]}
+    assert list(callbacks.fill(tab, session, "", ["areas", tab])) == []
+    (update,) = callbacks.fill(tab, None, "", [])
+    assert "Compare an image first" in "".join(update.values())
 
 
 def test_an_open_tab_is_filled_after_the_run(callbacks, street):
-    changes = list(callbacks.run(street, "road", {}, None, "skips"))
-    assert changes[-2]["stages"]["panels"][-1]["state"] == "ready"
-    assert changes[-1] == {"filled": ["skips"]}
+    updates = run(callbacks, street, tab="skips")
+    assert updates[-2]["stages"]["panels"][-1]["state"] == "ready"
+    assert updates[-1] == {"filled": ["skips"]}
 
 
 def test_files_exist_while_they_are_handed_over(callbacks, session):
-    for change in callbacks.fill("downloads", session, []):
-        assert all(Path(file).is_file() for file in change.get("files", []))
+    handed = []
+    for update in callbacks.fill("downloads", session, "", []):
+        handed += update.get("files", [])
+        assert all(Path(file).is_file() for file in update.get("files", []))
+    assert len(handed) == 10
 
 
-def test_what_cannot_be_shown_is_explained_in_its_tab(callbacks, street, session):
-    *_, everyday = callbacks.run(street, "everyday", {}, None, "areas")
-    (change,) = callbacks.fill("skips", everyday["session"], [])
-    assert "None of these networks is an FCN" in change["skips_note"]
-    Path(street).unlink()
-    *_, change = callbacks.fill("downloads", session, [])
-    assert "no longer on this server: choose it again" in change["downloads_note"]
+def test_one_panels_class_map_can_be_downloaded(callbacks, session):
+    for update in callbacks.download_panel(1, session, ""):
+        assert Path(update["panel_file"]).name == "my street_unet-camvid.png"
+        assert Path(update["panel_file"]).is_file()
+    (update,) = callbacks.download_panel(7, session, "")
+    assert "failed on this image" in update["image_note"]
+
+
+def test_what_these_networks_do_not_have_is_explained_in_its_tab(callbacks, street):
+    *_, everyday = run(callbacks, street, "everyday")
+    (update,) = callbacks.fill("skips", everyday["session"], "", [])
+    assert "None of these networks is an FCN" in update["skips_note"]
 
 
 def test_a_label_is_judged_and_a_wrong_one_explained(callbacks, session, street):
-    *_, change = callbacks.judge(street, session)
-    assert "colours of no class" in change["truth_note"]
-    *_, change = callbacks.judge(street, None)
-    assert "Compare a picture first" in change["truth_note"]
-    assert list(callbacks.judge(None, None)) == [{"truth_note": ""}]
+    *_, update = callbacks.judge(street, session, "")
+    assert "undeclared colours" in update["truth_note"]
+    *_, update = callbacks.judge(street, None, "")
+    assert "Compare an image first" in update["truth_note"]
+    assert list(callbacks.judge(None, None, "")) == [{"truth_note": ""}]
 
 
-def test_samples_are_drawn_and_who_has_none_is_named(callbacks, session):
-    changes = list(callbacks.draw_samples(session, 2))
-    assert "U-Net" in changes[0]["uncertainty_note"]
-    assert changes[-1]["variance"]["panels"][-1]["state"] == "ready"
-    (change,) = callbacks.draw_samples(None, 2)
-    assert "Compare a picture first" in change["uncertainty_note"]
+def test_samples_are_drawn_with_progress_and_networks_without_dropout_named(callbacks, session):
+    updates = list(callbacks.draw_samples(session, "", 2))
+    notes = [update["uncertainty_note"] for update in updates]
+    assert "Drawing 2 samples, network 1 of 2" in notes[0]
+    assert "network 2 of 2" in notes[1]
+    assert "Drawing" not in notes[-1]
+    assert all("not shown: U-Net" in note for note in notes)
+    assert updates[-1]["variance"]["panels"][-1]["state"] == "ready"
+    (update,) = callbacks.draw_samples(None, "", 2)
+    assert "Compare an image first" in update["uncertainty_note"]
 
 
-def test_a_guest_takes_its_place_and_a_wrong_id_changes_nothing(callbacks, networks, monkeypatch):
+def test_a_view_that_fails_says_so_in_its_place_and_is_logged(
+    callbacks, session, monkeypatch, caplog
+):
+    def broken(*_):
+        raise RuntimeError("/srv/secret is broken")
+
+    monkeypatch.setattr(callbacks, "confidence", broken)
+    monkeypatch.setattr(callbacks, "uncertainty", broken)
+    (update,) = callbacks.fill("confidence", session, "", [])
+    assert "could not be computed" in update["heat_note"]
+    *_, update = callbacks.draw_samples(session, "", 2)
+    assert "could not be computed" in update["uncertainty_note"]
+    assert "/srv" not in str(update)
+    assert "/srv/secret is broken" in caplog.text
+
+
+# ---- models of the visitor's ----
+
+
+def test_a_users_model_takes_its_place_and_a_wrong_id_changes_nothing(
+    callbacks, networks, monkeypatch
+):
     mine = replace(networks[1], source="org/mine")
 
     def get(hub_id):
@@ -112,35 +224,22 @@ def test_a_guest_takes_its_place_and_a_wrong_id_changes_nothing(callbacks, netwo
 
     monkeypatch.setattr(callbacks.service.user_models, "get", get)
     slot = networks[0].name
-    *_, change = callbacks.add_user_model(slot, "org/mine", {})
-    assert change["replacements"] == {slot: "org/mine"}
-    assert callbacks.service.sources_of("road", change["replacements"])[0] == "org/mine"
-    assert "org/mine is a U-Net with 3 classes: road, sky, car." in change["user_model_note"]
-    *_, change = callbacks.add_user_model(slot, "org/other", {})
-    assert "replacements" not in change
-    assert "no &lt;such&gt; model" in change["user_model_note"]
+    *_, update = callbacks.add_user_model(slot, "org/mine", {})
+    assert update["replacements"] == {slot: "org/mine"}
+    assert callbacks.service.sources_of("road", update["replacements"])[0] == "org/mine"
+    assert "org/mine is a U-Net with 3 classes: road, sky, car." in update["user_model_note"]
+    *_, update = callbacks.add_user_model(slot, "org/other", {})
+    assert "replacements" not in update
+    assert "no &lt;such&gt; model" in update["user_model_note"]
     assert next(callbacks.reset_models())["replacements"] == {}
 
 
-def test_networks_run_where_the_page_says(service, street):
+def test_networks_run_where_the_page_says(service):
     asked = []
 
     def on_gpu(function):
         asked.append(function.__name__)
         return function
 
-    Callbacks(service, Path(street), on_gpu)
+    Callbacks(service, on_gpu)
     assert asked == ["compare", "confidence", "skips", "uncertainty"]
-
-
-def test_a_view_that_fails_says_so_where_it_would_be(callbacks, session, monkeypatch, caplog):
-    def broken(*_):
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(callbacks, "confidence", broken)
-    monkeypatch.setattr(callbacks, "uncertainty", broken)
-    (change,) = callbacks.fill("confidence", session, [])
-    assert "RuntimeError: out of memory" in change["heat_note"]
-    *_, change = callbacks.draw_samples(session, 2)
-    assert "RuntimeError: out of memory" in change["uncertainty_note"]
-    assert "out of memory" in caplog.text

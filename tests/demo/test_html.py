@@ -48,13 +48,15 @@ def test_networks_without_a_result_yet_are_waited_for_and_classes_of_none_named_
     first, second = network("a-camvid"), network("b-camvid")
     drawn = html.areas_plot([first, second], [result(first, [[0, 0]])])
     assert drawn.count("<td>…</td>") == 1
-    assert drawn.endswith("<p>Seen by none: &lt;b&gt;sky&lt;/b&gt;.</p>")
+    assert drawn.endswith("<p>Not found by any network: &lt;b&gt;sky&lt;/b&gt;.</p>")
 
 
 def test_seconds_and_parameters_are_bars():
-    unet = network()
-    drawn = html.seconds_plot([result(unet, [[0]], 2.0), result(unet, [[0]], 0.5)])
-    assert re.findall(r"<span>(\S+) s</span>", drawn) == ["2.00", "0.50"]
+    fast, slow = network("fast-camvid"), network("slow-camvid")
+    results = [result(slow, [[0]], 7.0), result(fast, [[0]], 0.5)]
+    drawn = html.speed_plot(results, {slow.source: (2.0, 3)})
+    shown = re.findall(r"<span>(\S+) s, (.*?)</span>", drawn)
+    assert shown == [("2.00", "median of 3 warm runs"), ("0.50", "one run")]
     assert re.findall(r"width: (.*?)%", drawn) == ["100.0", "100.0", "25.0", "100.0"]
 
 
@@ -76,5 +78,19 @@ def test_notices_are_escaped_and_problems_alert():
 def test_a_figure_has_an_alternative_text(tmp_path):
     (tmp_path / "a.svg").write_text("<svg></svg>")
     drawn = html.figure(tmp_path / "a.svg", 'a "U"')
-    assert 'role="img" aria-label="a &quot;U&quot;"' in html
+    assert 'role="img" aria-label="a &quot;U&quot;"' in drawn
     assert "<svg></svg>" in drawn
+
+
+def test_a_background_is_listed_last_and_is_not_missed_where_it_is_absent():
+    names = ["background", "cat", "dog"]
+    unet = tiny_network(UNet, "unet-animals", class_names=names, palette=[[0, 0, 0]] * 3)
+    image = Image.new("RGB", (4, 1))
+    ids = np.array([[0, 0, 0, 1]], np.uint8)
+    found = ModelResult(unet, LabeledImage(image, ids, names, [[0, 0, 0]] * 3), 1.0)
+    cat, background = rows(html.areas_plot([unet], [found]))
+    assert "cat" in cat
+    assert "background" in background
+    ids = np.array([[1, 1, 1, 1]], np.uint8)
+    found = ModelResult(unet, LabeledImage(image, ids, names, [[0, 0, 0]] * 3), 1.0)
+    assert html.areas_plot([unet], [found]).endswith("<p>Not found by any network: dog.</p>")

@@ -1,33 +1,43 @@
 """What the page asks for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from segmodels import PictureError
-from segmodels.demo.service import ComparisonService
+from segmodels.demo.service import ComparisonService, RunTimes
+from segmodels.inference.comparison import ModelResult
+from segmodels.inference.decoded_image import file_digest
+from segmodels.inference.results import LabeledImage
 from tests.support.panels import unpacked
 
 
+def compared(service, path):
+    sources = service.sources_of("road", {})
+    return list(service.compare(path, file_digest(Path(path)), sources, "road"))
+
+
 @pytest.fixture
-def run(service, street):
-    *_, last = service.compare(street, service.sources_of("road", {}), "road")
+def session(service, street):
+    *_, last = compared(service, street)
     return last.session
 
 
 def test_a_comparison_comes_network_by_network(service, street, networks):
-    shown = list(service.compare(street, service.sources_of("road", {}), "road"))
+    shown = compared(service, street)
     ready = [[panel["state"] == "ready" for panel in one.masks["panels"]] for one in shown]
     assert [sum(states) for states in ready] == [0, 1, 2, 3]
     assert [one.session is None for one in shown] == [True, True, True, False]
     assert shown[-1].agreement is not None
-    assert "Share of the picture" in shown[-1].areas
+    assert "Share of the image" in shown[-1].areas
     for network, panel in zip(networks, shown[-1].masks["panels"], strict=False):
         assert np.array_equal(unpacked(panel), network.segmenter(street).class_map)
     assert service.run(street, shown[-1].session.sources, "road").key == shown[-1].session.key
 
 
-def test_guests_take_the_place_of_a_scenes_networks(service):
+def test_user_models_take_the_place_of_a_scenes_networks(service):
     own = service.sources_of("road", {})
     assert service.sources_of("road", {"unet-camvid": "org/mine"}) == [own[0], "org/mine", own[2]]
     assert service.sources_of("everyday", {"unet-camvid": "org/mine"}) == ["weights_card/unet-msrc"]
@@ -36,7 +46,7 @@ def test_guests_take_the_place_of_a_scenes_networks(service):
 def test_what_is_no_picture_is_refused_before_any_network_runs(service, tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(PictureError, match="is not a picture"):
-        next(service.compare(str(tmp_path / "a.png"), service.sources_of("road", {}), "road"))
+        next(service.compare(str(tmp_path / "a.png"), "0", service.sources_of("road", {}), "road"))
 
 
 def test_confidence_is_that_of_the_networks_probabilities(service, session, street, networks):
@@ -50,25 +60,25 @@ def test_confidence_is_that_of_the_networks_probabilities(service, session, stre
 
 def test_skips_are_the_stages_of_the_fcn(service, session, street, networks):
     *_, view = service.skips(session)
-    assert [panel["title"] for panel in view["panels"]] == ["Stage 32s", "Stage 16s", "Stage 8s"]
+    assert [panel["title"] for panel in view["panels"]] == ["FCN-32s", "FCN-16s", "FCN-8s"]
     for stride, panel in zip((32, 16, 8), view["panels"], strict=True):
         stage = networks[0].segmenter.at_stride(street, stride)
         assert np.array_equal(unpacked(panel), stage.class_map)
 
 
 def test_uncertainty_is_of_the_networks_with_dropout(service, session):
-    *_, view = service.uncertainty(session, 3)
-    assert [panel["title"] for panel in view["panels"]] == ["FCN-8s", "SegNet"]
+    *_, (view, _) = service.uncertainty(session, 3)
+    assert [panel["title"] for panel in view["panels"]] == ["FCN-8s", "SegNet-Basic"]
     assert unpacked(view["panels"][0]).shape == (40, 60)
     assert unpacked(view["panels"][0]).any()
-    assert service.without_dropout(session) == "Trained without dropout, so not here: U-Net."
+    assert service.without_dropout(session) == "Trained without dropout, so not shown: U-Net."
 
 
 def test_scenes_without_an_fcn_or_dropout_say_so(service, street):
     session = service.run(street, service.sources_of("everyday", {}), "everyday")
-    with pytest.raises(ValueError, match="is an FCN with skips"):
+    with pytest.raises(ValueError, match="is an FCN with skip connections"):
         next(service.skips(session))
-    with pytest.raises(ValueError, match="has dropout"):
+    with pytest.raises(ValueError, match="trained with dropout"):
         next(service.uncertainty(session, 3))
 
 
@@ -101,15 +111,33 @@ def test_an_examples_label_is_found_by_the_pictures_content(networks, street, tm
     assert service.truth(everyday, None) is None  # whose networks know neither car nor road
 
 
-def test_what_is_taken_away_is_written_and_reproduced(service, session, tmp_path):
-    shared, files = service.take(session, tmp_path)
-    assert shared.name == "my street_comparison.png"
-    assert len(files) == 7
-    assert all(file.stat().st_size for file in (shared, *files))
+def test_downloads_are_written_and_the_code_names_the_image(service, session, tmp_path):
+    files = service.downloads(session, tmp_path)
+    assert files[0].name == "my street_segmodels.zip"
+    assert files[-1].name == "my street_comparison.png"
+    assert len(files) == 10
+    assert all(file.stat().st_size for file in files)
     assert 'segmenter("my street.png")' in service.snippet(session)
 
 
 def test_programs_are_told_the_models_and_scenes(service):
-    text = service.programs()
+    text = service.programs("https://example.org/demo")
     assert "Models: `fcn-camvid`, `unet-camvid`, `segnet-camvid`, `unet-msrc`." in text
     assert "Scenes: `road`, `everyday`." in text
+    assert 'Client("https://example.org/demo")' in text
+
+
+def test_seconds_are_the_median_of_warm_runs_at_one_size(networks):
+    def result(seconds, width=4):
+        ids = np.zeros((3, width), np.uint8)
+        image = Image.new("RGB", (width, 3))
+        return ModelResult(networks[0], LabeledImage(image, ids, ["a"], [[0, 0, 0]]), seconds)
+
+    times = RunTimes(runs=3)
+    assert times.medians([result(0)]) == {}
+    times.record(result(9.0))  # cold
+    assert times.medians([result(0)]) == {}
+    for seconds in (5.0, 1.0, 3.0, 2.0):  # the first is forgotten
+        times.record(result(seconds))
+    assert times.medians([result(0)]) == {networks[0].source: (2.0, 3)}
+    assert times.medians([result(0, width=5)]) == {}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segmodels import UNet
-from segmodels.demo import viewer
+from segmodels.demo import strings, viewer
 from segmodels.demo.ground_truth import judge
 from segmodels.inference.comparison import ModelFailure, ModelResult, compare
 from segmodels.inference.results import LabeledImage
@@ -24,7 +24,7 @@ def result(network, class_map):
 
 
 def test_large_pictures_are_shown_smaller_and_small_ones_as_they_are():
-    url = viewer.picture_url(np.full((1000, 4000, 3), 90, np.uint8))
+    url = viewer.image_url(Image.new("RGB", (4000, 1000)))
     with Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/jpeg;base64,")))) as i:
         assert i.size == (1280, 320)
     small = np.zeros((5, 7), np.uint8)
@@ -45,15 +45,16 @@ def test_a_comparison_shows_what_is_there_and_what_runs_and_waits(networks):
     assert np.array_equal(unpacked(panel), answers[1].segmentation.class_map)
     assert panel["colors"] == [[*color, 255] for color in three[1].model.palette]
     assert panel["alt"].startswith("Classes that U-Net sees, by area: ")
-    assert " s on the CPU · " in panel["caption"]
-    assert "of the picture" in viewer.comparison("url", (20, 30), three, answers)["status"]
+    assert " s on the CPU, one run · " in panel["caption"]
+    assert "of the image" in viewer.comparison("url", (20, 30), three, answers)["status"]
 
 
 def test_a_failed_network_says_so_in_its_own_panel(networks):
     failure = ModelFailure(networks[0], "RuntimeError: no memory")
     panels = viewer.comparison("url", (2, 2), networks[:2], [failure])["panels"]
     assert [panel["state"] for panel in panels] == ["failed", "running"]
-    assert "RuntimeError: no memory" in panels[0]["note"]
+    assert "This network failed" in panels[0]["note"]
+    assert "RuntimeError" not in str(panels[0])
     assert panels[0]["maps"] == []
 
 
@@ -96,9 +97,9 @@ def test_agreement_has_a_colour_and_a_share_for_each_case(networks):
     assert unpacked(view["panels"][0]).tolist() == [[0, 1, 0, 4]]
     assert [entry["name"] for entry in view["legend"]] == [
         "all agree: 50.0 %",
-        "only FCN-8s departs: 25.0 %",
-        "only U-Net departs: -",
-        "only SegNet departs: -",
+        "only FCN-8s disagrees: 25.0 %",
+        "only U-Net disagrees: -",
+        "only SegNet-Basic disagrees: -",
         "all differ: 25.0 %",
     ]
     colors = {tuple(entry["color"]) for entry in view["legend"]}
@@ -121,6 +122,11 @@ def test_heat_maps_are_the_confidence_and_each_class(networks):
     assert unpacked(panel, 0).tolist() == [[178, 255]]
     assert unpacked(panel, 1).tolist() == [[178, 0]]
     assert unpacked(panel, 2).tolist() == [[0, 0]]  # this network knows no cat
+    assert panel["names"] == [
+        "mean probability of confidence: 85.0 %",
+        "mean probability of sky: 35.0 %",
+        "mean probability of cat: -",
+    ]
     assert panel["caption"] == "mean confidence 85.0 %"
     assert len(panel["colors"]) == 256
     assert panel["colors"][0][:3] == viewer.SCALE[0]
@@ -150,11 +156,35 @@ def test_growing_views_fill_one_panel_after_the_other():
     panels = (viewer.panel(title, [np.zeros((1, 1), np.uint8)]) for title in "ab")
     states = [
         [panel["state"] for panel in view["panels"]]
-        for view in viewer.stream_view("url", (1, 1, 3), ["a", "b"], panels)
+        for view in viewer.stream_view("url", (1, 1), ["a", "b"], panels)
     ]
     assert states == [["running", "waiting"], ["ready", "running"], ["ready", "ready"]]
 
 
 @pytest.mark.parametrize(("share", "text"), [(0, "-"), (0.0004, "< 0.1 %"), (0.0012, "0.1 %")])
 def test_small_shares_are_not_shown_as_none(share, text):
-    assert viewer.texts.percent(share) == text
+    assert strings.percent(share) == text
+
+
+def test_the_legend_knows_each_classs_share_of_each_answer(networks):
+    answers = [result(networks[0], [[0, 0, 0, 1]]), ModelFailure(networks[1], "no memory")]
+    road, sky, car = viewer.class_legend(networks[:3], answers)
+    assert road["shares"] == [0.75, None, None]
+    assert sky["shares"] == [0.25, None, None]
+    assert car["shares"] == [0.0, None, None]
+    assert {entry["group"] for entry in (road, sky, car)} == {"road", "sky", "car"}
+
+
+def test_a_background_shows_the_image():
+    names = ["background", "cat"]
+    unet = tiny_network(UNet, "unet-animals", class_names=names, palette=[[0, 0, 0], [9, 9, 9]])
+    panel = viewer.answer_panel(result(unet, [[0, 1]]))
+    assert panel["colors"] == [[0, 0, 0, 0], [9, 9, 9, 255]]
+    assert panel["safe_colors"][0][3] == 0
+    assert "background" not in panel["alt"]
+
+
+def test_networks_that_can_be_compared_have_a_view_of_their_disagreement(networks):
+    one, two = (viewer.comparison("url", (2, 2), networks[:n], [])["views"] for n in (1, 2))
+    assert "disagreement" not in one
+    assert "disagreement" in two

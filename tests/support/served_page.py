@@ -4,16 +4,15 @@ pictures 13 pixels wide, and with a Hub on which FOLDER/guest is "org/guest"."""
 import sys
 from pathlib import Path
 
-import app
 from segmodels import CheckpointError, load_model
-from segmodels.demo import user_models
+from segmodels.demo import page, user_models
 from segmodels.inference.comparison import ServedModel, load_networks
 from segmodels.inference.segmenter import Segmenter
 
 
 class Fragile(Segmenter):
     def __call__(self, picture, **options):
-        if picture.shape[1] == 13:
+        if picture.image.width == 13:
             raise RuntimeError("not this one")
         return super().__call__(picture, **options)
 
@@ -27,9 +26,9 @@ def load(self, hub_id):
 
 
 folder = Path(sys.argv[1])
-names = ("fcn-camvid", "unet-camvid", "segnet-camvid", "unet-msrc")
+names = ("fcn-camvid", "unet-camvid", "segnet-camvid", "unet-animals")
 networks = load_networks([str(folder / "weights_card" / name) for name in names], "cpu")
 networks[2].segmenter.__class__ = Fragile
 user_models.UserModels._load = load
-app.load_networks = lambda sources: networks
-app.main()
+page.load_networks = lambda sources: networks
+page.main()

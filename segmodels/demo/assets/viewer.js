@@ -1,25 +1,50 @@
-// The viewer: maps over one picture, side by side. The server sends the picture once and each map as
-// compressed bytes (see segmodels/viewer.py); colours, opacity, classes and views change here.
-// Gradio calls this with `element`, `props` and `watch` (gr.HTML, js_on_load).
+// The viewer: maps over one image, side by side. The server sends the image once and each map as
+// compressed bytes (see segmodels/demo/viewer.py); colors, opacity, classes, zoom and views change
+// here. Gradio calls this with `element`, `props`, `trigger` and `watch` (gr.HTML, js_on_load).
 
-const VIEWS = [
-  ["overlay", "Overlay"],
-  ["map", "Mask"],
-  ["picture", "Original"],
-  ["split", "Before and after"],
-];
+const MAX_ZOOM = 32;
+const STEP = 0.02; // of the image, that an arrow key moves the pointer
 const group = `viewer-${Math.random().toString(36).slice(2)}`;
-const state = { view: "overlay", opacity: null, split: 50, only: "", choice: 0, hidden: new Set() };
+const isMain = Boolean(element.closest("#masks"));
+const shared = sharedState();
+const state = {
+  view: "overlay", opacity: null, split: 50, against: "", only: "", choice: 0, isolated: null,
+  hidden: new Set(), zoom: { scale: 1, left: 0, top: 0 }, figures: false, next: 0,
+};
 const root = element.querySelector(".viewer");
 const bar = make("div", { className: "bar" });
 const legend = make("div", { className: "key" });
 const grid = make("div", { className: "panels" });
+const readout = make("p", { className: "readout" });
+readout.setAttribute("aria-live", "polite");
 const status = make("p", { className: "status" });
 status.setAttribute("role", "status");
-root.replaceChildren(bar, legend, grid, status);
+root.replaceChildren(bar, legend, grid, readout, status);
 let value = null;
 let shape = "";
+let legendShape = "";
 let panels = [];
+let pointed = null;
+let differs = null; // where the panels' classes differ, 1 a pixel
+
+// ---- what all viewers of the page share ----
+
+function sharedState() {
+  window.segmodels ??= {
+    outlines: false,
+    safe: false,
+    viewers: new Set(),
+    address(changes) {
+      const url = new URL(window.location.href);
+      for (const [key, text] of Object.entries(changes)) {
+        if (text) url.searchParams.set(key, text);
+        else url.searchParams.delete(key);
+      }
+      window.history.replaceState(window.history.state, "", url);
+    },
+  };
+  return window.segmodels;
+}
 
 function make(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -27,121 +52,370 @@ function make(tag, properties = {}, ...children) {
   return node;
 }
 
+const isVisible = () => root.offsetParent !== null;
+
 async function unpacked(base64) {
   const packed = await fetch(`data:application/octet-stream;base64,${base64}`);
   const stream = packed.body.pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+// ---- a panel ----
+
 class Panel {
   constructor(number) {
     this.number = number;
     this.title = make("strong");
     this.here = make("span", { className: "here" });
+    this.save = make("button", { type: "button", className: "icon save", textContent: "⤓" });
     this.picture = make("img", { alt: "" });
-    this.canvas = make("canvas");
+    this.under = make("canvas", { className: "under", hidden: true });
+    this.canvas = make("canvas", { className: "map" });
     this.marker = make("span", { className: "marker", hidden: true });
     this.note = make("p", { className: "note" });
-    this.view = make("div", { className: "view", tabIndex: 0 }, this.picture, this.canvas, this.marker);
+    this.view = make(
+      "div", { className: "view", tabIndex: 0 }, this.picture, this.under, this.canvas, this.marker,
+    );
     this.view.setAttribute("role", "img");
     this.splitter = make("input", { type: "range", className: "splitter", min: 0, max: 100 });
     this.stage = make("div", { className: "stage" }, this.view, this.note, this.splitter);
     this.caption = make("p", { className: "caption" });
-    this.figure = make(
-      "figure", {}, make("figcaption", {}, this.title, this.here), this.stage, this.caption,
-    );
+    this.drawing = make("div", { className: "architecture", hidden: true });
+    const head = make("figcaption", {}, this.title, this.here, this.save);
+    this.figure = make("figure", {}, head, this.stage, this.caption, this.drawing);
+    this.listen();
+  }
+
+  listen() {
+    this.save.addEventListener("click", () => trigger("select", { panel: this.number }));
     this.splitter.addEventListener("input", () => {
       state.split = Number(this.splitter.value);
       show();
     });
-    this.stage.addEventListener("pointermove", (event) => {
-      const box = this.view.getBoundingClientRect();
-      point((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    this.stage.addEventListener("pointermove", (event) => this.pointerMoved(event));
+    this.stage.addEventListener("pointerdown", (event) => this.pointerDown(event));
+    for (const kind of ["pointerup", "pointercancel"]) {
+      this.stage.addEventListener(kind, () => (this.drag = null));
+    }
+    this.stage.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "mouse") point(null);
     });
-    this.stage.addEventListener("pointerleave", () => point(null));
-    this.view.addEventListener("blur", () => point(null));
-    this.view.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-      if (!(event.key in step)) return;
+    this.stage.addEventListener("wheel", (event) => {
+      if (event.deltaY > 0 && state.zoom.scale === 1) return; // nothing to leave: the page scrolls
       event.preventDefault();
-      const [x, y] = pointed ?? [0.5, 0.5];
-      point(x + 0.02 * step[event.key][0], y + 0.02 * step[event.key][1], true);
+      zoomAt(Math.exp(-event.deltaY / 300), ...this.place(event));
+    }, { passive: false });
+    this.stage.addEventListener("dblclick", (event) => {
+      if (state.zoom.scale > 1) zoomTo(1, 0.5, 0.5);
+      else zoomAt(4, ...this.place(event));
     });
+    this.stage.addEventListener("touchmove", (event) => this.pinched(event), { passive: false });
+    this.stage.addEventListener("touchend", () => (this.pinch = null));
+    this.view.addEventListener("blur", () => point(null));
+    this.view.addEventListener("keydown", (event) => this.pressed(event));
+  }
+
+  // The event's place in the stage, as fractions of its size.
+  place(event) {
+    const box = this.stage.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  }
+
+  pointerDown(event) {
+    if (event.pointerType !== "mouse") this.read(event);
+    if (state.zoom.scale > 1 && event.target !== this.splitter) {
+      this.drag = { place: this.place(event), ...state.zoom };
+    }
+  }
+
+  pointerMoved(event) {
+    if (this.drag && event.buttons && !this.pinch) {
+      const [x, y] = this.place(event);
+      const { place, left, top, scale } = this.drag;
+      moveTo(left - (x - place[0]) / scale, top - (y - place[1]) / scale);
+    } else if (event.pointerType === "mouse" || event.buttons) this.read(event);
+  }
+
+  read(event) {
+    const [x, y] = inImage(...this.place(event));
+    const isTouch = event.pointerType !== "mouse";
+    root.classList.toggle("touched", isTouch);
+    root.classList.toggle("high", this.place(event)[1] < 0.5);
+    point(x, y, isTouch);
+  }
+
+  pinched(event) {
+    if (event.touches.length !== 2) return;
+    event.preventDefault();
+    const [a, b] = event.touches;
+    const distance = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    const middle = { clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 };
+    if (this.pinch) zoomAt(distance / this.pinch, ...this.place(middle));
+    this.pinch = distance;
+  }
+
+  pressed(event) {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const [x, y] = pointed ?? [0.5, 0.5];
+    if (event.key in step) {
+      const size = STEP / state.zoom.scale;
+      point(x + size * step[event.key][0], y + size * step[event.key][1], true);
+      bringIntoView(...pointed);
+    } else if (event.key === "+" || event.key === "=") zoomTo(2 * state.zoom.scale, x, y);
+    else if (event.key === "-") zoomTo(state.zoom.scale / 2, x, y);
+    else if (event.key === "0") zoomTo(1, 0.5, 0.5);
+    else if (event.key === "n" && value.views.includes("disagreement")) nextDisagreement();
+    else return;
+    event.preventDefault();
   }
 
   async update(data) {
     this.data = data;
     this.title.textContent = data.title;
-    this.caption.textContent = data.caption;
     this.note.textContent = data.note;
     this.figure.dataset.state = data.state;
     this.stage.style.aspectRatio = `${value.size[0]} / ${value.size[1]}`;
-    this.picture.hidden = !value.picture;
-    if (value.picture && this.picture.src !== value.picture) this.picture.src = value.picture;
+    this.picture.hidden = !value.image;
+    if (value.image && this.picture.src !== value.image) this.picture.src = value.image;
     this.view.setAttribute("aria-label", data.alt);
-    this.splitter.setAttribute("aria-label", `${data.title}: how much is the original, percent`);
-    const map = data.maps[Math.min(state.choice, data.maps.length - 1)];
+    this.splitter.setAttribute("aria-label", `${data.title}: ${value.labels.slider}`);
+    this.save.hidden = !(value.downloads && data.state === "ready");
+    this.save.title = `${value.labels.download} ${data.title}`;
+    this.save.setAttribute("aria-label", this.save.title);
+    const figure = props.figures?.[data.architecture] ?? "";
+    if (this.drawing.dataset.of !== data.architecture) this.drawing.innerHTML = figure;
+    this.drawing.dataset.of = data.architecture;
+    const choice = Math.min(state.choice, data.maps.length - 1);
+    this.caption.textContent = (value.scale && value.choices.length && data.names[choice]) || data.caption;
+    const map = data.maps[choice];
     if (map !== this.map) {
       this.map = map;
       this.ids = null;
       const ids = map ? await unpacked(map) : null;
       if (map !== this.map) return; // a newer one came in the meantime
       this.ids = ids;
+      compareMaps();
     }
     this.draw();
+  }
+
+  // The color of each id as 32 bits, classes that are off being transparent.
+  table() {
+    const table = new Uint32Array(256);
+    const bytes = new Uint8Array(table.buffer);
+    const colors = shared.safe ? this.data.safe_colors : this.data.colors;
+    colors.forEach((color, id) => bytes.set(color, 4 * id));
+    for (const entry of value.legend) {
+      const isOff = state.isolated ? entry.name !== state.isolated : state.hidden.has(entry.name);
+      if (isOff) for (const id of entry.ids[this.number] ?? []) table[id] = 0;
+    }
+    return table;
   }
 
   draw() {
     this.canvas.hidden = !this.ids;
     if (!this.ids) return;
-    const [width, height] = this.data.size;
-    const table = new Uint32Array(256);
-    const bytes = new Uint8Array(table.buffer);
-    this.data.colors.forEach((color, id) => bytes.set(color, 4 * id));
-    for (const entry of value.legend) {
-      if (state.hidden.has(entry.name)) for (const id of entry.ids[this.number]) table[id] = 0;
-    }
-    const image = new ImageData(width, height);
-    const pixels = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < pixels.length; i++) pixels[i] = table[this.ids[i]];
-    Object.assign(this.canvas, { width, height }).getContext("2d").putImageData(image, 0, 0);
+    paint(this.canvas, this, this.table());
+    const other = panels.find((panel) => panel.data.title === state.against && panel.ids);
+    this.under.hidden = !(state.view === "split" && other);
+    if (!this.under.hidden) paint(this.under, other, other.table());
     this.figure.dataset.drawn = [state.choice, ...state.hidden].join();
+  }
+
+  idAt(x, y) {
+    const [width, height] = this.data.size;
+    return this.ids[Math.floor(y * height) * width + Math.floor(x * width)];
   }
 
   nameAt(x, y) {
     if (!this.ids) return "";
-    const [width, height] = this.data.size;
-    const id = this.ids[Math.floor(y * height) * width + Math.floor(x * width)];
-    if (!value.scale) return this.data.names[id] ?? "";
+    const id = this.idAt(x, y);
+    if (!value.scale) return this.data.names[id] ?? value.labels.unlabelled;
     return ((id / 255) * value.scale.highest).toFixed(value.scale.digits) + value.scale.unit;
   }
 }
 
-let pointed = null;
+function paint(canvas, panel, table) {
+  const [width, height] = panel.data.size;
+  const { ids } = panel;
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  const mask = state.view === "disagreement" && differs?.length === ids.length ? differs : null;
+  for (let i = 0; i < pixels.length; i++) pixels[i] = mask && !mask[i] ? 0 : table[ids[i]];
+  if (shared.outlines && !value.scale) outline(pixels, ids, width, height, canvas.clientWidth);
+  Object.assign(canvas, { width, height }).getContext("2d").putImageData(image, 0, 0);
+}
+
+// Black lines where the class changes, about a pixel of the screen wide.
+function outline(pixels, ids, width, height, shown) {
+  const reach = Math.max(1, Math.round(width / (shown || width)));
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const i = y * width + x;
+      const right = x + reach < width ? ids[i + reach] : ids[i];
+      const below = y + reach < height ? ids[i + reach * width] : ids[i];
+      if (ids[i] !== right || ids[i] !== below) pixels[i] = 0xff000000;
+    }
+  }
+}
+
+// ---- disagreement ----
+
+function compareMaps() {
+  const ready = panels.filter((panel) => panel.ids);
+  differs = null;
+  if (!value?.views.includes("disagreement") || ready.length < 2) return;
+  if (ready.some((panel) => panel.ids.length !== ready[0].ids.length)) return;
+  const names = [...new Set(value.legend.map((entry) => entry.group))];
+  const tables = ready.map((panel) => {
+    const table = new Uint8Array(256).fill(255);
+    for (const entry of value.legend) {
+      for (const id of entry.ids[panel.number] ?? []) table[id] = names.indexOf(entry.group);
+    }
+    return table;
+  });
+  differs = new Uint8Array(ready[0].ids.length);
+  for (let i = 0; i < differs.length; i++) {
+    const first = tables[0][ready[0].ids[i]];
+    for (let k = 1; k < ready.length; k++) {
+      if (tables[k][ready[k].ids[i]] !== first) differs[i] = 1;
+    }
+  }
+  if (state.view === "disagreement") panels.forEach((panel) => panel.draw());
+}
+
+// Centers of the places where most pixels differ, most first, apart from each other.
+function disagreements(count = 12, cells = 24) {
+  const [width, height] = panels.find((panel) => panel.ids).data.size;
+  const side = Math.max(1, Math.ceil(Math.max(width, height) / cells));
+  const columns = Math.ceil(width / side);
+  const sums = new Float64Array(columns * Math.ceil(height / side));
+  for (let i = 0; i < differs.length; i++) {
+    if (!differs[i]) continue;
+    sums[Math.floor(Math.floor(i / width) / side) * columns + Math.floor((i % width) / side)] += 1;
+  }
+  const order = [...sums.keys()].filter((cell) => sums[cell]).sort((a, b) => sums[b] - sums[a]);
+  const chosen = [];
+  for (const cell of order) {
+    const [x, y] = [cell % columns, Math.floor(cell / columns)];
+    const isNear = chosen.some(([a, b]) => Math.max(Math.abs(a - x), Math.abs(b - y)) < 3);
+    if (!isNear) chosen.push([x, y]);
+    if (chosen.length === count) break;
+  }
+  return chosen.map(([x, y]) => [
+    Math.min(1, ((x + 0.5) * side) / width), Math.min(1, ((y + 0.5) * side) / height),
+  ]);
+}
+
+// A pixel near (x, y) where the panels differ.
+function nearestDifference(x, y) {
+  const [width, height] = panels.find((panel) => panel.ids).data.size;
+  let best = [x, y];
+  let least = Infinity;
+  for (let i = 0; i < differs.length; i++) {
+    if (!differs[i]) continue;
+    const dx = (i % width) - x * width;
+    const dy = Math.floor(i / width) - y * height;
+    if (dx * dx + dy * dy < least) {
+      least = dx * dx + dy * dy;
+      best = [((i % width) + 0.5) / width, (Math.floor(i / width) + 0.5) / height];
+    }
+  }
+  return best;
+}
+
+function nextDisagreement() {
+  if (!differs) return;
+  const places = disagreements();
+  if (!places.length) return;
+  const [x, y] = nearestDifference(...places[state.next % places.length]);
+  state.next = (state.next + 1) % places.length;
+  zoomTo(Math.max(4, state.zoom.scale), x, y);
+  point(x, y, true);
+}
+
+// ---- pointing ----
 
 function point(x, y, aloud = false) {
-  pointed = x === null ? null : [x, y].map((part) => Math.min(0.999, Math.max(0, part)));
+  pointed = x === null ? null : [x, y].map((part) => Math.min(0.9999, Math.max(0, part)));
   for (const panel of panels) {
     panel.marker.hidden = !pointed || !panel.ids;
     panel.here.textContent = pointed ? panel.nameAt(...pointed) : "";
     if (pointed) Object.assign(panel.marker.style, { left: `${100 * pointed[0]}%`, top: `${100 * pointed[1]}%` });
   }
-  if (aloud) {
-    const said = panels.map((panel) => `${panel.data.title}: ${panel.here.textContent}`);
-    status.textContent = said.join(", ");
-  }
+  const said = panels.map((panel) => `${panel.data.title}: ${panel.here.textContent}`);
+  readout.textContent = pointed && aloud ? said.join(" · ") : "";
 }
 
+// ---- zoom: the same part of the image in all panels ----
+
+// From fractions of the stage to fractions of the image.
+function inImage(x, y) {
+  return [state.zoom.left + x / state.zoom.scale, state.zoom.top + y / state.zoom.scale];
+}
+
+function moveTo(left, top) {
+  const most = 1 - 1 / state.zoom.scale;
+  state.zoom.left = Math.min(most, Math.max(0, left));
+  state.zoom.top = Math.min(most, Math.max(0, top));
+  show();
+}
+
+// By a factor, so that what is at (x, y) of the stage stays there.
+function zoomAt(factor, x, y) {
+  const [imageX, imageY] = inImage(x, y);
+  state.zoom.scale = Math.min(MAX_ZOOM, Math.max(1, state.zoom.scale * factor));
+  if (state.zoom.scale < 1.02) state.zoom.scale = 1;
+  moveTo(imageX - x / state.zoom.scale, imageY - y / state.zoom.scale);
+}
+
+// To a scale, with (x, y) of the image in the middle.
+function zoomTo(scale, x, y) {
+  state.zoom.scale = Math.min(MAX_ZOOM, Math.max(1, scale));
+  moveTo(x - 0.5 / state.zoom.scale, y - 0.5 / state.zoom.scale);
+}
+
+function bringIntoView(x, y) {
+  const { scale, left, top } = state.zoom;
+  const size = 1 / scale;
+  const into = (at, start) => Math.min(Math.max(start, at - 0.95 * size), at - 0.05 * size);
+  moveTo(into(x, left), into(y, top));
+}
+
+// ---- what is shown, and how ----
+
 function show() {
+  const { scale, left, top } = state.zoom;
   grid.dataset.view = state.view;
   grid.dataset.count = state.only ? 1 : panels.length;
-  grid.style.setProperty("--opacity", state.view === "overlay" || state.view === "split" ? state.opacity : 1);
-  grid.style.setProperty("--split", `${state.split}%`);
+  grid.toggleAttribute("data-zoomed", scale > 1);
+  grid.style.setProperty("--opacity", ["overlay", "split"].includes(state.view) ? state.opacity : 1);
+  grid.style.setProperty("--split", `${100 * (left + state.split / 100 / scale)}%`);
+  grid.style.setProperty("--scale", scale);
+  grid.style.setProperty("--left", `${-100 * left}%`);
+  grid.style.setProperty("--top", `${-100 * top}%`);
   for (const panel of panels) {
     panel.figure.hidden = state.only !== "" && state.only !== panel.data.title;
     panel.splitter.value = state.split;
+    panel.drawing.hidden = !(state.figures && panel.data.architecture);
+    const width = panel.data.size?.[0] ?? value.size[0];
+    panel.view.toggleAttribute("data-pixelated", scale * panel.stage.clientWidth > 1.5 * width);
   }
 }
+
+function setView(view) {
+  state.view = view;
+  if (isMain) shared.address({ view: view === "overlay" ? "" : view });
+  show();
+  panels.forEach((panel) => panel.draw());
+  buildBar();
+}
+
+function redrawAll() {
+  for (const redraw of shared.viewers) redraw();
+}
+
+// ---- controls ----
 
 function radios(name, text, options, chosen, choose) {
   const buttons = options.map(([key, label]) => {
@@ -153,48 +427,158 @@ function radios(name, text, options, chosen, choose) {
   return make("fieldset", { className: "segments" }, make("legend", { textContent: text }), ...buttons);
 }
 
+function field(text, control) {
+  return make("label", { className: "field" }, make("span", { textContent: text }), control);
+}
+
+function toggle(text, isOn, change) {
+  const box = make("input", { type: "checkbox", checked: isOn });
+  box.addEventListener("change", () => change(box.checked));
+  return make("label", { className: "field toggle" }, box, make("span", { textContent: text }));
+}
+
+function button(text, title, press) {
+  const node = make("button", { type: "button", className: "icon", textContent: text, title });
+  node.setAttribute("aria-label", title);
+  node.addEventListener("click", press);
+  return node;
+}
+
+function choose(options, chosen, change) {
+  const select = make("select", {}, ...options.map(([key, name]) => new Option(name, key)));
+  select.value = chosen;
+  select.addEventListener("change", () => change(select.value));
+  return select;
+}
+
 function buildBar() {
-  const parts = [];
+  const focused = bar.contains(document.activeElement) ? document.activeElement : null;
+  const key = focused && [focused.name, focused.value].join();
+  bar.replaceChildren(...controls());
+  if (!focused) return;
+  const again = [...bar.querySelectorAll("input, select, button")];
+  again.find((node) => [node.name, node.value].join() === key)?.focus();
+}
+
+function controls() {
   const { labels } = value;
-  if (value.choices) {
-    const choice = make("select", {}, ...value.choices.map((name, i) => new Option(name, i)));
-    choice.value = state.choice = Math.min(state.choice, value.choices.length - 1);
-    choice.addEventListener("change", () => {
-      state.choice = Number(choice.value);
+  const parts = [];
+  if (value.choices.length) {
+    state.choice = Math.min(state.choice, value.choices.length - 1);
+    const options = value.choices.map((name, number) => [number, name]);
+    parts.push(field(labels.choice, choose(options, state.choice, (number) => {
+      state.choice = Number(number);
       panels.forEach((panel, i) => panel.update(value.panels[i]));
-    });
-    parts.push(make("label", { className: "field" }, make("span", { textContent: labels.choice }), choice));
+    })));
   }
-  parts.push(radios("view", labels.view, VIEWS.map(([k]) => [k, labels[k]]), state.view, (view) => {
-    state.view = view;
-    show();
-  }));
+  parts.push(radios("view", labels.view, value.views.map((k) => [k, labels[k]]), state.view, setView));
   const opacity = make("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.opacity });
   opacity.addEventListener("input", () => {
     state.opacity = Number(opacity.value);
     show();
   });
-  parts.push(make("label", { className: "field" }, make("span", { textContent: labels.opacity }), opacity));
-  if (value.panels.length > 1) {
-    const titles = value.panels.map((panel) => [panel.title, panel.title]);
+  parts.push(field(labels.opacity, opacity));
+  const titles = value.panels.map((panel) => [panel.title, panel.title]);
+  if (titles.length > 1) {
     parts.push(radios("only", labels.panels, [["", labels.all], ...titles], state.only, (title) => {
       state.only = title;
       show();
     }));
+    if (state.view === "split") {
+      const options = [["", labels.image], ...titles];
+      parts.push(field(labels.against, choose(options, state.against, (title) => {
+        state.against = title;
+        panels.forEach((panel) => panel.draw());
+      })));
+    }
   }
-  bar.replaceChildren(...parts);
+  if (value.views.includes("disagreement")) {
+    const next = make("button", { type: "button", className: "text", textContent: labels.next });
+    next.addEventListener("click", nextDisagreement);
+    parts.push(next);
+  }
+  if (!value.scale) {
+    parts.push(toggle(labels.outlines, shared.outlines, (on) => {
+      shared.outlines = on;
+      redrawAll();
+    }));
+  }
+  if (!value.scale && value.panels.some((panel) => String(panel.colors) !== String(panel.safe_colors))) {
+    parts.push(toggle(labels.safe, shared.safe, (on) => {
+      shared.safe = on;
+      redrawAll();
+    }));
+  }
+  if (value.panels.some((panel) => panel.architecture)) {
+    parts.push(toggle(labels.figures, state.figures, (on) => {
+      state.figures = on;
+      show();
+    }));
+  }
+  parts.push(make("span", { className: "icons" },
+    button("−", labels.zoomOut, () => zoomAt(0.5, 0.5, 0.5)),
+    button("+", labels.zoomIn, () => zoomAt(2, 0.5, 0.5)),
+    button("⟲", labels.reset, () => zoomTo(1, 0.5, 0.5)),
+    button("⛶", labels.full, toggleFull),
+  ));
+  return parts;
+}
+
+function toggleFull() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else if (root.requestFullscreen) root.requestFullscreen();
+  else root.classList.toggle("full"); // where a phone has no full screen for elements
+}
+
+// ---- legend ----
+
+function redrawClasses() {
+  panels.forEach((panel) => panel.draw());
+}
+
+function percent(share) {
+  if (share === null || share === undefined) return "–";
+  return share === 0 ? "0" : share < 0.001 ? "<0.1" : (100 * share).toFixed(share < 0.1 ? 1 : 0);
+}
+
+function legendEntry(entry) {
+  const box = make("input", { type: "checkbox", checked: !state.hidden.has(entry.name) });
+  box.style.setProperty("--color", `rgb(${(shared.safe ? entry.safe_color : entry.color).join()})`);
+  box.setAttribute("aria-label", entry.name);
+  box.addEventListener("change", () => {
+    state.hidden[box.checked ? "delete" : "add"](entry.name);
+    redrawClasses();
+  });
+  const label = make("label", { title: value.labels.legendHelp }, box, make("span", { textContent: entry.name }));
+  if (entry.shares.some((share) => share !== null)) {
+    const shares = entry.shares.map(percent).join(" · ");
+    label.append(make("small", { textContent: `${shares} %` }));
+  }
+  label.addEventListener("pointerenter", (event) => {
+    if (event.pointerType === "mouse") isolate(entry.name);
+  });
+  label.addEventListener("pointerleave", () => isolate(null));
+  label.addEventListener("dblclick", (event) => {
+    event.preventDefault();
+    const others = value.legend.map((other) => other.name).filter((name) => name !== entry.name);
+    const isAlone = others.every((name) => state.hidden.has(name));
+    state.hidden = new Set(isAlone ? [] : others);
+    buildLegend();
+    redrawClasses();
+  });
+  return make("li", {}, label);
+}
+
+function isolate(name) {
+  const isOff = name && state.hidden.has(name);
+  const wanted = isOff ? null : name;
+  if (wanted === state.isolated) return;
+  state.isolated = wanted;
+  redrawClasses();
 }
 
 function buildLegend() {
-  const entries = value.legend.map((entry) => {
-    const box = make("input", { type: "checkbox", checked: !state.hidden.has(entry.name) });
-    box.style.setProperty("--color", `rgb(${entry.color.join()})`);
-    box.addEventListener("change", () => {
-      state.hidden[box.checked ? "delete" : "add"](entry.name);
-      panels.forEach((panel) => panel.draw());
-    });
-    return make("li", {}, make("label", {}, box, make("span", { textContent: entry.name })));
-  });
+  const { labels } = value;
   if (value.scale) {
     const ramp = make("span", { className: "ramp" });
     ramp.style.background = `linear-gradient(to right, ${value.scale.colors.map((c) => `rgb(${c.join()})`)})`;
@@ -202,39 +586,78 @@ function buildLegend() {
     legend.replaceChildren(make("p", { className: "scale" }, ends[0], ramp, ends[1]));
     return;
   }
-  const list = make("ul", {}, ...entries);
-  list.setAttribute("aria-label", value.labels.legend);
-  const every = make("button", { type: "button", textContent: value.labels.every, className: "link" });
-  every.addEventListener("click", () => {
-    const hide = state.hidden.size === 0 ? value.legend.map((entry) => entry.name) : [];
-    state.hidden = new Set(hide);
-    buildLegend();
-    panels.forEach((panel) => panel.draw());
-  });
-  legend.replaceChildren(list, ...(value.legend.length > 5 ? [every] : []));
+  const isAbsent = (entry) => value.downloads && entry.shares.every((share) => !share)
+    && entry.shares.some((share) => share === 0);
+  const list = make("ul", {}, ...value.legend.filter((entry) => !isAbsent(entry)).map(legendEntry));
+  list.setAttribute("aria-label", labels.legend);
+  const parts = [list];
+  if (value.legend.length > 5) {
+    const text = () => (state.hidden.size ? labels.show : labels.hide);
+    const every = make("button", { type: "button", textContent: text(), className: "link" });
+    every.addEventListener("click", () => {
+      state.hidden = new Set(state.hidden.size ? [] : value.legend.map((entry) => entry.name));
+      buildLegend();
+      legend.querySelector(".link").focus();
+      redrawClasses();
+    });
+    parts.push(every);
+  }
+  const absent = value.legend.filter(isAbsent);
+  if (absent.length) {
+    const summary = make("summary", { textContent: `${labels.absent} (${absent.length})` });
+    parts.push(make("details", {}, summary, make("ul", {}, ...absent.map(legendEntry))));
+  }
+  legend.replaceChildren(...parts);
 }
 
+// ---- a new value ----
+
 function update() {
+  const before = value;
   value = props.value ? JSON.parse(JSON.stringify(props.value)) : null;
   root.hidden = !value;
   if (!value) return;
   state.opacity ??= value.opacity;
+  if (before?.image !== value.image) Object.assign(state, { zoom: { scale: 1, left: 0, top: 0 }, next: 0 });
   const titles = value.panels.map((panel) => panel.title);
-  const newShape = JSON.stringify([titles, value.legend, value.scale, value.choices]);
+  const hasArchitectures = value.panels.map((panel) => panel.architecture);
+  const newShape = JSON.stringify([titles, value.views, value.choices, hasArchitectures]);
   if (newShape !== shape) {
     shape = newShape;
     if (!titles.includes(state.only)) state.only = "";
-    const names = value.legend.map((entry) => entry.name);
-    state.hidden = new Set([...state.hidden].filter((name) => names.includes(name)));
-    buildBar();
-    buildLegend();
+    if (!titles.includes(state.against)) state.against = "";
+    if (!value.views.includes(state.view)) state.view = "overlay";
     panels = titles.map((_, number) => panels[number] ?? new Panel(number));
     grid.replaceChildren(...panels.map((panel) => panel.figure));
+    buildBar();
+  }
+  const newLegend = JSON.stringify([value.legend, value.scale, value.downloads]);
+  if (newLegend !== legendShape) {
+    legendShape = newLegend;
+    const names = value.legend.map((entry) => entry.name);
+    state.hidden = new Set([...state.hidden].filter((name) => names.includes(name)));
+    buildLegend();
   }
   panels.forEach((panel, number) => panel.update(value.panels[number]));
   status.textContent = value.status;
   show();
+  if (isMain && before && before.image !== value.image) scrollToResults();
 }
 
+// On a phone the masks are below the fold when a new image has been chosen.
+function scrollToResults() {
+  if (window.innerWidth > 640) return;
+  grid.scrollLeft = 0;
+  grid.scrollIntoView({ behavior: "smooth", block: "center" });
+}
+
+shared.viewers.add(() => {
+  if (!value || !isVisible()) return;
+  buildBar();
+  buildLegend();
+  panels.forEach((panel) => panel.draw());
+});
+if (isMain) state.view = new URLSearchParams(window.location.search).get("view") ?? "overlay";
+new ResizeObserver(() => value && show()).observe(grid);
 watch("value", update);
 update();

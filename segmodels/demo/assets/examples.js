@@ -1,0 +1,114 @@
+// The strip of example images and of the last images of this visit, which the browser alone keeps.
+// It also takes images that are pasted or dropped anywhere on the page. Gradio calls this with
+// `element`, `props`, `trigger` and `watch` (gr.HTML, js_on_load).
+
+const KEPT = 5;
+const strip = element.querySelector(".strip");
+const examples = make("div", { className: "thumbnails" });
+const recent = make("div", { className: "thumbnails recent", hidden: true });
+const caption = make("p", { className: "look-for" });
+caption.setAttribute("aria-live", "polite");
+strip.replaceChildren(examples, recent, caption);
+const files = []; // { file, url }, the latest first
+let current = new URLSearchParams(window.location.search).get("example");
+
+function make(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+function thumbnail(src, title, press) {
+  const button = make("button", { type: "button", title }, make("img", { src, alt: "" }));
+  button.setAttribute("aria-label", title);
+  button.addEventListener("click", press);
+  return button;
+}
+
+function labelled(text, ...children) {
+  return [make("span", { className: "heading", textContent: text }), ...children];
+}
+
+function build() {
+  const list = props.value ?? [];
+  if (current === null && list.length) current = list[0].key;
+  examples.hidden = !list.length;
+  examples.replaceChildren(...labelled(props.labels.examples, ...list.map((example) => {
+    const button = thumbnail(example.src, `${props.labels.example}: ${example.title}`, () => choose(example));
+    button.dataset.key = example.key;
+    return button;
+  })));
+  recent.hidden = !files.length;
+  recent.replaceChildren(...labelled(props.labels.recent, ...files.map(({ file, url }) =>
+    thumbnail(url, `${props.labels.again}: ${file.name}`, () => give(file)))));
+  mark();
+}
+
+function mark() {
+  const example = (props.value ?? []).find(({ key }) => key === current);
+  for (const button of examples.querySelectorAll("button")) {
+    button.toggleAttribute("aria-current", button.dataset.key === current);
+  }
+  caption.textContent = example ? example.caption : "";
+  caption.hidden = !example;
+}
+
+function choose(example) {
+  current = example.key;
+  mark();
+  window.segmodels?.address({ example: example.key });
+  trigger("select", { key: example.key });
+}
+
+// An image of the visitor's, as if it had been chosen with the button.
+function give(file) {
+  const input = document.querySelector("#change input[type=file], input[type=file]#change");
+  if (!input) return;
+  const transfer = new DataTransfer();
+  transfer.items.add(file);
+  input.files = transfer.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}
+
+// Remember an image that was given in whatever way.
+function remember(file) {
+  current = "";
+  window.segmodels?.address({ example: "" });
+  const at = files.findIndex((other) => other.file.name === file.name && other.file.size === file.size);
+  const [entry] = at < 0 ? [{ file, url: URL.createObjectURL(file) }] : files.splice(at, 1);
+  files.unshift(entry);
+  for (const { url } of files.splice(KEPT)) URL.revokeObjectURL(url);
+  build();
+}
+
+const isImage = (file) => file && (file.type.startsWith("image/") || /\.(tiff?|heic|heif|avif)$/i.test(file.name));
+const isLabel = (target) => target instanceof Element && target.closest("#label");
+const isText = (target) => target instanceof Element && target.closest("input:not([type=file]), textarea, .cm-content");
+
+document.addEventListener("change", (event) => {
+  const [file] = event.target.files ?? [];
+  if (event.target.closest("#change, #picture") && isImage(file)) remember(file);
+}, true);
+document.addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files ?? [])].find(isImage);
+  if (!file || isText(event.target) || isLabel(event.target)) return;
+  event.preventDefault();
+  give(file);
+});
+document.addEventListener("dragover", (event) => {
+  if (!isLabel(event.target)) event.preventDefault();
+});
+document.addEventListener("drop", (event) => {
+  const file = [...(event.dataTransfer?.files ?? [])].find(isImage);
+  if (!file || isLabel(event.target)) return;
+  event.preventDefault();
+  event.stopPropagation();
+  give(file);
+}, true);
+
+watch("value", () => {
+  const keys = (props.value ?? []).map(({ key }) => key);
+  if (current !== "" && !keys.includes(current)) current = "";
+  build();
+});
+build();
