@@ -1,12 +1,10 @@
 """What the repository promises about itself."""
 
 import re
-import runpy
 import tomllib
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import segmodels
@@ -56,19 +54,6 @@ def test_the_drawings_take_the_pages_colour_and_have_alternative_texts():
     drawings = {path.stem: path.read_text() for path in ROOT.glob("segmodels/demo/assets/*.svg")}
     assert set(drawings) == set(strings.FIGURE_ALTS) == set(strings.NETWORKS)
     assert all("currentColor" in drawing for drawing in drawings.values())
-
-
-@pytest.mark.weights
-def test_the_readme_reports_what_was_measured():
-    """`python docs/zoo.py` writes the table anew."""
-    zoo = runpy.run_path(str(ROOT / "docs" / "zoo.py"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split(zoo["START"])[1].split(zoo["END"])[0]
-    assert table == zoo["table"]()
-    assert table.count("mean IoU") == 1
-    assert table.count("](weights_card/") == len(
-        list(ROOT.glob("weights_card/*/model.safetensors"))
-    )
 
 
 def test_the_readme_is_short():
