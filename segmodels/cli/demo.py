@@ -1,17 +1,20 @@
 """`segmodels demo`: the page that compares the networks."""
 
 import argparse
-import importlib
-import sys
-from pathlib import Path
+from importlib import import_module
+from importlib.util import find_spec
 
 from segmodels.cli._common import CommandError, Commands
 
-APP = Path(__file__).resolve().parents[2] / "app.py"
-
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("demo", help="the page that compares the networks")
+    command = commands.add_parser(
+        "demo",
+        help="the page that compares the networks",
+        description="Serve the page that compares the networks: those in the folder weights_card "
+        "of a clone of the repository, or those that the environment variable SEGMODELS_MODELS "
+        "names, Hub ids or folders, comma-separated.",
+    )
     command.add_argument(
         "--host", help="0.0.0.0 for every interface; default: GRADIO_SERVER_NAME or 127.0.0.1"
     )
@@ -22,8 +25,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if not APP.is_file():
-        raise CommandError(f"the demo is part of the repository: there is no {APP}")
-    sys.path.insert(0, str(APP.parent))
-    importlib.import_module(APP.stem).main(host=options.host, port=options.port)
+    if find_spec("gradio") is None:
+        raise CommandError('the page needs Gradio: pip install "segmodels[demo]"')
+    import_module("segmodels.demo.page").main(host=options.host, port=options.port)
     return 0

@@ -6,69 +6,112 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from segmodels.data.image_io import PictureError
 from segmodels.demo.components import image_input
+from segmodels.demo.http_limits import UPLOAD_FIRST
 from segmodels.demo.service import ComparisonService
-from segmodels.demo.session import Session
-from segmodels.inference.comparison import ModelFailure, summary
+from segmodels.demo.session import ExpiredError, Session
+from segmodels.inference.comparison import ModelFailure, ModelResult, summary
 
-Compute = Callable[[str, Sequence[str], str], Session]  # `ComparisonService.run`
+# `ComparisonService.run`
+Compute = Callable[[str, Sequence[str], str, Callable[[], bool]], Session]
+FAILED = "The network failed on this image; smaller images may work."
+
+
+class ApiError(gr.Error):
+    """What a program is answered in place of a result; not logged."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, print_exception=False)
 
 
 def add_api(service: ComparisonService, compute: Compute) -> None:
-    """The endpoints, within a gr.Blocks. compute: `service.run`, on the GPU where there is one."""
+    """Add the endpoints to the `gr.Blocks` in whose context this is called.
+
+    Args:
+        service: What they answer from.
+        compute: `service.run`, on the GPU where there is one.
+    """
     sources = {network.name: network.source for network in service.networks.values()}
     scenes = {scene: service.sources_of(scene, {}) for scene in service.scenes}
 
-    def segment(picture: str, model: str) -> Iterator[str]:
-        """Segment a picture: the class of every pixel as an indexed PNG of the picture's own size.
-
-        Args:
-            picture: the picture file.
-            model: the network's name, "unet-camvid" for example.
-        """
+    def segment(picture: str | None, model: str) -> Iterator[str]:
+        """Segment an image: the class of every pixel as an indexed PNG of the image's own size."""
         if model not in sources:
-            raise gr.Error(f"There is no model {model!r}; there are {', '.join(sources)}.")
+            raise ApiError(f"There is no model {model!r}; there are {', '.join(sources)}.")
         (answer,) = answers(picture, [sources[model]], "")
         if isinstance(answer, ModelFailure):
-            raise gr.Error(answer.reason)
+            raise ApiError(FAILED)
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"{model}.png"
+            file = Path(folder) / f"{answer.network.file_name}.png"
             answer.segmentation.save(file)
             yield str(file)
 
-    def compare(picture: str, scene: str) -> dict[str, Any]:
-        """Compare the networks of a scene on a picture: seconds, parameters, the share of the
-        picture that each gives to each class, and the share on which all agree.
-
-        Args:
-            picture: the picture file.
-            scene: "road" or "everyday".
-        """
+    def compare(picture: str | None, scene: str) -> dict[str, Any]:
+        """Compare the networks of a scene on an image: seconds, parameters, the fraction of the
+        image that each gives to each class, and the fraction on which all agree."""
         if scene not in scenes:
-            raise gr.Error(f"There is no scene {scene!r}; there are {', '.join(scenes)}.")
-        return summary(scene, answers(picture, scenes[scene], scene))
+            raise ApiError(f"There is no scene {scene!r}; there are {', '.join(scenes)}.")
+        result = summary(scene, answers(picture, scenes[scene], scene))
+        for entry in result["models"].values():
+            if "error" in entry:
+                entry["error"] = FAILED
+        return result
 
-    def answers(picture: str | None, sources: Sequence[str], scene: str) -> list[Any]:
-        """What is wrong with the picture becomes the answer."""
+    def answers(
+        picture: str | None, sources: Sequence[str], scene: str
+    ) -> list[ModelResult | ModelFailure]:
+        """What is wrong with the image becomes the answer."""
+        if not picture:
+            raise ApiError(f"There is no picture: {UPLOAD_FIRST}.")
         try:
-            return compute(picture or "", sources, scene).answers(service.network)
+            if not Path(picture).is_file():
+                raise ExpiredError
+            return compute(picture, sources, scene, is_wanted).answers(service.network)
+        except ExpiredError as error:
+            raise ApiError(
+                "The picture is no longer on this server: files are deleted some minutes after "
+                "their last use. Upload it again."
+            ) from error
         except PictureError as error:
-            raise gr.Error(str(error)) from error
+            raise ApiError(str(error)) from error
 
     with gr.Row(visible=False):
-        pictures = image_input(label="picture")
-        model, scene = gr.Textbox(label="model"), gr.Textbox(next(iter(scenes)), label="scene")
-        file, figures, button = gr.File(label="class ids"), gr.JSON(label="figures"), gr.Button()
-    for function, inputs, output in (
-        (segment, [pictures, model], file),
-        (compare, [pictures, scene], figures),
+        picture = _uploaded_image()
+        model = gr.Textbox(label="model")
+        scene = gr.Textbox(next(iter(scenes)), label="scene")
+        file, figures, button = gr.File(label="class ids"), gr.JSON(label="metrics"), gr.Button()
+    for function, inputs, output, choice in (
+        (segment, [picture, model], file, f"Models: {', '.join(sources)}."),
+        (compare, [picture, scene], figures, f"Scenes: {', '.join(scenes)}."),
     ):
+        text = " ".join((function.__doc__ or "").split())
         button.click(
             function,
             inputs,
             output,
             api_name=function.__name__,
+            api_description=f"{text} {choice} The picture: {UPLOAD_FIRST}.",
             concurrency_id="networks",
         )
+
+
+def _uploaded_image() -> gr.Image:
+    """The input `picture`, whose description for programs says what is accepted."""
+    image = image_input(label="picture")
+    schema = image.api_info()
+    schema["properties"]["path"]["description"] = "What POST /gradio_api/upload answered"
+    schema["properties"]["url"]["description"] = "Not read: neither addresses nor base64"
+    image.api_info = lambda: schema  # type: ignore[method-assign]
+    return image
+
+
+def is_wanted() -> bool:
+    """Whether the client of the call that is running still waits for its answer."""
+    blocks, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    if blocks is None or event is None:
+        return True
+    running = [each for job in blocks._queue.active_jobs if job for each in job]
+    return any(each._id == event and each.alive for each in running)

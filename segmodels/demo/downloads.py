@@ -31,7 +31,7 @@ from segmodels.utils.palette import is_background
 
 def class_map_file(folder: Path, stem: str, result: ModelResult) -> Path:
     """The class map as an indexed PNG whose metadata names the classes and the model."""
-    path = folder / f"{stem}_{result.network.name}.png"
+    path = folder / f"{stem}_{result.network.file_name}.png"
     metadata = {"model": public_source(result.network), "revision": revision(result.network)}
     result.segmentation.save(path, metadata=metadata)
     return path
@@ -47,7 +47,7 @@ def files(
     paths = []
     for result in results:
         paths.append(class_map_file(folder, stem, result))
-        paths.append(folder / f"{stem}_{result.network.name}_overlay.png")
+        paths.append(folder / f"{stem}_{result.network.file_name}_overlay.png")
         save_png(result.segmentation.overlay(), paths[-1], fast=True)
     classes = {result.network.name: classes_of(result.network) for result in results}
     for name, content in (("classes", classes), ("summary", summary(scene, answers))):
@@ -102,7 +102,7 @@ def snippet(networks: Sequence[ServedModel], image: str) -> str:
     """Python that computes the same class maps, to the pixel, on a like machine."""
     kinds = sorted({type(network.model).__name__ for network in networks} | {"Segmenter"})
     lines = "\n".join(
-        f'    "{network.name}": {type(network.model).__name__}.from_pretrained'
+        f'    "{network.file_name}": {type(network.model).__name__}.from_pretrained'
         f"({json.dumps(public_source(network))}),"
         for network in networks
     )

@@ -273,8 +273,8 @@ class HttpLimits:
             raise RefusedError(422, f"Expected {len(given)} inputs in data, got {len(data)}.")
         for block, value in zip(inputs, data, strict=True):
             label = str(getattr(block, "label", None) or "input")
-            if isinstance(block, gr.Image | gr.File | gr.Video):
-                if not (value is None or isinstance(value, dict)):
+            if isinstance(block, gr.Image | gr.File | gr.Video | gr.UploadButton):
+                if not _is_file(value):
                     raise _invalid(label, UPLOAD_FIRST)
             elif isinstance(block, gr.Textbox) and not (value is None or isinstance(value, str)):
                 raise _invalid(label, "expected a text")
@@ -368,6 +368,15 @@ def _host_name(value: str, header: str) -> str:
         return urlsplit(value if header == "origin" else f"//{value}").hostname or ""
     except ValueError:
         return ""
+
+
+def _is_file(value: Any) -> bool:
+    """Whether this may be a file, several files, or none."""
+    if isinstance(value, list):
+        return all(map(_is_file, value))
+    if isinstance(value, dict):
+        return isinstance(value.get("path", ""), str | type(None))
+    return value is None
 
 
 def _invalid(parameter: str, message: str) -> RefusedError:

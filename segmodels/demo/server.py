@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,8 +40,15 @@ DRAIN_SECONDS = 20.0  # to finish what was accepted; containers are killed after
 LINGER_SECONDS = 2.0  # for the last answers to be fetched
 
 
-class ServerError(Exception):
-    """Why the page cannot be served, in a sentence."""
+class ServerError(SystemExit):
+    """Why the page cannot be served; ends the process with this sentence.
+
+    Args:
+        problem: The sentence.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"segmodels: {problem}")
 
 
 def prepare(max_pixels: int) -> None:
@@ -94,6 +101,7 @@ def serve(
     page: gr.Blocks,
     *,
     max_upload: int,
+    middleware: Sequence[Middleware] = (),
     kept_seconds: float = KEPT_SECONDS,
     server_name: str | None = None,
     server_port: int | None = None,
@@ -105,6 +113,7 @@ def serve(
     Args:
         page: Built after `prepare`.
         max_upload: Bytes of one upload.
+        middleware: ASGI middleware around the limits of http_limits.py.
         kept_seconds: For which uploads and results are kept after they were last used.
         server_name: Address to listen at; by default GRADIO_SERVER_NAME or 127.0.0.1.
         server_port: By default GRADIO_SERVER_PORT, or the first free port from 7860 on.
@@ -128,7 +137,7 @@ def serve(
         server_port=port,
         max_file_size=max_upload,
         state_session_capacity=MAX_SESSIONS,
-        app_kwargs={"middleware": [Middleware(HttpLimits, policy)]},
+        app_kwargs={"middleware": [*middleware, Middleware(HttpLimits, policy)]},
         **options,
     )
     page.server.config.limit_concurrency = MAX_CONNECTIONS

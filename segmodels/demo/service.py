@@ -4,7 +4,7 @@ networks that are served, those that visitors bring, and nothing of a page."""
 import statistics
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,11 +147,23 @@ class ComparisonService:
         masks = viewer.comparison(url, size, networks, answers)
         yield Shown(masks, self._plots(networks, answers), agreement, session)
 
-    def run(self, path: str, sources: Sequence[str], scene: str) -> Session:
-        """The same without a page to show it on."""
+    def run(
+        self,
+        path: str,
+        sources: Sequence[str],
+        scene: str,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Session:
+        """The same without a page to show it on. is_wanted: asked after each network; once it says
+        no, the others are left out."""
         networks = [self.network(source) for source in sources]
         image = DecodedImage.read(path, max_pixels=MAX_PIXELS)
-        return new_session(image.digest, path, scene, list(compare(networks, image)))
+        answers = []
+        for answer in compare(networks, image):
+            answers.append(answer)
+            if not is_wanted():
+                break
+        return new_session(image.digest, path, scene, answers)
 
     def confidence(self, session: Session) -> Iterator[View]:
         """Each network's probabilities, as they come: of the winning class, and of each class."""
