@@ -26,7 +26,7 @@ from segmodels.data.dataset import SegmentationData
 from segmodels.data.image_io import read_image
 from segmodels.evaluation import metrics
 from segmodels.inference._upsample import FullSize
-from segmodels.inference.optimize import bf16_pays
+from segmodels.inference.optimize import bf16_is_fast
 from segmodels.inference.results import Segmentation
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import SegmentationModel
@@ -138,7 +138,7 @@ def fastest_arithmetic(model: nn.Module, device: torch.device) -> tuple[torch.dt
     fastest, of those measured on a picture of the size PROBE; on a CPU bfloat16 only if it pays:
     without the instructions it takes minutes a network."""
     on_cpu = device.type == "cpu"
-    half = [torch.bfloat16] * bf16_pays() if on_cpu else [torch.bfloat16, torch.float16]
+    half = [torch.bfloat16] * bf16_is_fast() if on_cpu else [torch.bfloat16, torch.float16]
     calls = convolutions(model, (1, _channels(model), *PROBE))
     layouts = [torch.contiguous_format, torch.channels_last]
     works: dict[Any, Work] = {

@@ -1,4 +1,4 @@
-"""Several networks on one picture: their masks, seconds, areas, and where they agree."""
+"""Several networks on one image: their class maps, seconds, areas, and where they agree."""
 
 import logging
 import os
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segmodels.data.image_io import MAX_PIXELS, Picture, read_picture
+from segmodels.data.image_io import MAX_PIXELS, Picture
 from segmodels.hub.checkpoint import CheckpointError
-from segmodels.inference.results import LabeledImage, Segmentation
+from segmodels.inference.decoded_image import DecodedImage
+from segmodels.inference.results import LabeledImage
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import SegmentationModel, load_model
 from segmodels.models.registry import architectures
@@ -25,21 +26,27 @@ log = logging.getLogger(__name__)
 MODELS_VARIABLE = "SEGMODELS_MODELS"
 AGREE = 0  # of `disagreement`; 1 ... N: that map alone differs; N + 1: otherwise
 RIGHT, WRONG, VOID = 0, 1, 2  # of `errors`
-SCENES = {"camvid": "road", "msrc": "everyday"}  # by the data set at the end of a model's name
+# What networks are for, by the dataset at the end of their names; any other is "own".
+SCENES = {"camvid": "road", "animals": "animals", "biomedical": "biomedical", "msrc": "everyday"}
 
 
 @dataclass(frozen=True)
 class ServedModel:
     """A network that is served.
 
-    name: its folder's or repository's, "unet-camvid" for example. scene: what it was trained for.
-    source: the Hub id or the folder that it was loaded from.
+    Attributes:
+        name: Its folder's or repository's, "unet-camvid" for example; no two have the same.
+        scene: What it was trained for, see `SCENES`.
+        segmenter: It, ready to segment.
+        source: The Hub id or the folder that it was loaded from.
+        revision: The commit of its Hub repository; "" where that is not known.
     """
 
     name: str
     scene: str
     segmenter: Segmenter
     source: str = ""
+    revision: str = ""
 
     @property
     def model(self) -> SegmentationModel:
@@ -53,10 +60,21 @@ class ServedModel:
     def parameters(self) -> int:
         return self.model.parameter_count
 
+    @property
+    def file_name(self) -> str:
+        """The name as a part of a file's."""
+        return self.name.replace("/", "-")
+
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One network's answer. seconds: from the decoded picture to the class map."""
+    """A network's answer.
+
+    Attributes:
+        network: The network.
+        segmentation: Its class map over the image.
+        seconds: From the decoded image to the class map.
+    """
 
     network: ServedModel
     segmentation: LabeledImage
@@ -65,15 +83,27 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class ModelFailure:
-    """A network that gave no answer, and why."""
+    """A network that gave no answer.
+
+    Attributes:
+        network: The network.
+        reason: Why, for a log.
+    """
 
     network: ServedModel
     reason: str
 
 
 def served_sources(folder: Path) -> list[str]:
-    """What to serve: the ids or folders of SEGMODELS_MODELS, comma-separated, or else every model
-    folder in `folder`. CheckpointError if there is none."""
+    """What to serve.
+
+    Args:
+        folder: Its model folders are served unless the environment variable SEGMODELS_MODELS names
+            others: Hub ids or folders, comma-separated.
+
+    Raises:
+        CheckpointError: If there is nothing to serve.
+    """
     wanted = [source.strip() for source in os.environ.get(MODELS_VARIABLE, "").split(",")]
     sources = [source for source in wanted if source]
     if not sources and folder.is_dir():
@@ -95,13 +125,40 @@ def _by_publication(folder: Path) -> tuple[int, str]:
 
 
 def load_networks(sources: Sequence[str], device: str = "auto") -> list[ServedModel]:
-    """The networks, on the device. CheckpointError for one that cannot be loaded."""
+    """Load the networks that are served.
+
+    Args:
+        sources: Hub ids or folders; one that is given twice is loaded once.
+        device: As in `Segmenter`.
+
+    Raises:
+        CheckpointError: If one cannot be loaded.
+    """
+    sources = list(dict.fromkeys(sources))
     networks = []
-    for source in sources:
-        name = Path(source).name
+    for source, name in zip(sources, _unique_names(sources), strict=True):
         scene = SCENES.get(name.rsplit("-", 1)[-1], "own")
         networks.append(ServedModel(name, scene, Segmenter(load_model(source), device), source))
     return networks
+
+
+def _unique_names(sources: Sequence[str]) -> list[str]:
+    """The last part of each source or, where two have the same, as many as tell them apart:
+    "net", or "orgA/net" and "orgB/net"."""
+    parts = [
+        Path(source).resolve().parts
+        if Path(source).is_dir()
+        else tuple(source.strip("/").split("/"))
+        for source in sources
+    ]
+    names = []
+    for own in parts:
+        same = [other for other in parts if other != own]
+        count = 1
+        while count < len(own) and any(other[-count:] == own[-count:] for other in same):
+            count += 1
+        names.append("/".join(own[-count:]))
+    return names
 
 
 def by_scene(networks: Sequence[ServedModel]) -> dict[str, list[ServedModel]]:
@@ -113,40 +170,61 @@ def by_scene(networks: Sequence[ServedModel]) -> dict[str, list[ServedModel]]:
 
 
 def compare(
-    networks: Sequence[ServedModel], picture: Picture, *, max_pixels: int = MAX_PIXELS
+    networks: Sequence[ServedModel],
+    image: Picture | DecodedImage,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[ModelResult | ModelFailure]:
-    """Each network's result as soon as it is there; a network that fails does not keep the others
-    from answering. Raises PictureError for what is no picture, or one of more than `max_pixels`."""
-    array = read_picture(picture, max_pixels=max_pixels)
+    """Segment one image with several networks.
+
+    Args:
+        networks: The networks.
+        image: As in a call of `Segmenter`; it is decoded once.
+        max_pixels: Refuse, before decoding, an image with more.
+
+    Yields:
+        Each network's answer as soon as it is there. A network that fails does not keep the others
+        from answering.
+
+    Raises:
+        PictureError: If it is not a readable image, or too large.
+    """
+    if not isinstance(image, DecodedImage):
+        image = DecodedImage.read(image, max_pixels=max_pixels)
     for network in networks:
         start = time.perf_counter()
         try:
-            segmentation: Segmentation = network.segmenter(array)
+            segmentation = network.segmenter(image)
         except Exception as error:  # whatever it is, the others' answers count
-            log.exception("%s failed on a picture of shape %s", network.name, array.shape)
+            width, height = image.image.size
+            log.exception("%s failed on an image of %d x %d pixels", network.name, width, height)
             yield ModelFailure(network, f"{type(error).__name__}: {error}")
         else:
             yield ModelResult(network, segmentation, time.perf_counter() - start)
 
 
 def summary(scene: str, answers: Sequence[ModelResult | ModelFailure]) -> dict[str, Any]:
-    """JSON-able: what the demo's /compare answers. The size and the agreement are those of the
-    networks that answered, or None; one that failed has an "error" in place of its figures."""
+    """What the demo's /compare answers, JSON-able.
+
+    The size and the agreement are those of the networks that answered, or None; a network that
+    failed has an "error" in place of seconds and areas.
+    """
     results = results_of(answers)
     sizes = [list(result.segmentation.class_map.shape[::-1]) for result in results]
     return {
         "scene": scene,
         "size": sizes[0] if sizes else None,
         "agreement": agreement(comparable(results)) if results else None,
-        "models": {answer.network.name: _figures(answer) for answer in answers},
+        "models": {answer.network.name: _entry(answer) for answer in answers},
     }
 
 
 def results_of(answers: Sequence[ModelResult | ModelFailure]) -> list[ModelResult]:
+    """The answers of the networks that did not fail."""
     return [answer for answer in answers if isinstance(answer, ModelResult)]
 
 
-def comparable(results: Sequence[ModelResult]) -> list[Any]:
+def comparable(results: Sequence[ModelResult]) -> list[Ids]:
     """The class maps (H, W), with ids into one list of names where the networks' classes differ."""
     return common_ids(
         [result.segmentation.class_map for result in results],
@@ -154,7 +232,7 @@ def comparable(results: Sequence[ModelResult]) -> list[Any]:
     )[1]
 
 
-def _figures(answer: ModelResult | ModelFailure) -> Mapping[str, Any]:
+def _entry(answer: ModelResult | ModelFailure) -> Mapping[str, Any]:
     if isinstance(answer, ModelFailure):
         return {"error": answer.reason}
     return {
@@ -170,9 +248,18 @@ def _figures(answer: ModelResult | ModelFailure) -> Mapping[str, Any]:
 def common_ids(
     class_maps: Sequence[Ids], class_names: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[Ids]]:
-    """The maps with ids into one list of names, so that networks of different classes can be
-    compared: the list, each name once in the order of first appearance, and the maps (H, W).
-    ValueError for more than 255 names."""
+    """Class maps with ids into one list of names, so that networks of different classes compare.
+
+    Args:
+        class_maps: (H, W) each.
+        class_names: The names that each map's ids stand for.
+
+    Returns:
+        The list, each name once in the order of first appearance, and the maps (H, W) uint8.
+
+    Raises:
+        ValueError: For more than 255 names.
+    """
     names = list(dict.fromkeys(name for group in class_names for name in group))
     if len(names) > 255:
         raise ValueError(f"at most 255 different classes can be compared, got {len(names)}")
@@ -186,14 +273,14 @@ def agreement(class_maps: Sequence[Ids]) -> float:
 
 
 def disagreement(class_maps: Sequence[Ids]) -> Ids:
-    """(H, W) uint8 for N maps: 0 where all give the same class; k from 1 to N where the k-th map
-    alone departs from the others, which agree; N + 1 where no one map can be named."""
+    """(H, W) uint8 for N maps: AGREE (0) where all give the same class; k from 1 to N where only
+    the k-th map differs from the others, which agree; N + 1 where no one map can be named."""
     count = len(class_maps)
     result = np.full(class_maps[0].shape, count + 1, np.uint8)
     if count > 2:
-        for departing in range(count):
-            others = [ids for number, ids in enumerate(class_maps) if number != departing]
-            result[_all_equal(others)] = departing + 1
+        for k in range(count):
+            others = [ids for number, ids in enumerate(class_maps) if number != k]
+            result[_all_equal(others)] = k + 1
     result[_all_equal(class_maps)] = AGREE
     return result
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from segmodels.models.base import SegmentationModel
-from segmodels.utils.files import whole_file
+from segmodels.utils.files import atomic_write
 from segmodels.version import __version__
 
 INPUT, OUTPUT = "pixel_values", "logits"
@@ -59,7 +59,7 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
     for name in ("class_names", "palette", "image_mean", "image_std", "working_size"):
         entries[name] = json.dumps(getattr(model, name))
     program.model.metadata_props.update(entries)
-    with whole_file(path) as scratch:
+    with atomic_write(path) as scratch:
         program.save(scratch)
         return verify(scratch, model)
 

@@ -1,17 +1,14 @@
 """A network made ready to run: where, in which precision, and with what can be computed before."""
 
 import copy
-import math
-import time
-from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segmodels.models.base import SegmentationModel
 from segmodels.models.layers.winograd import Winograd, WinogradConv2d, pays
+from segmodels.utils.cpu import processor
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,29 +34,16 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
     if device.type == "mps":
         return torch.float16
-    return torch.bfloat16 if bf16_pays() else torch.float32
+    return torch.bfloat16 if bf16_is_fast() else torch.float32
 
 
-@cache
-def bf16_pays() -> bool:
-    """Whether this processor computes convolutions faster in bfloat16 than in float32, by a short
-    measurement. That it has the instructions says little: with them AMD's take half of float32's
-    time, Intel's without AMX twice its time."""
-    if not getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
-        return False
-    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    with torch.inference_mode():
-        pixels, weight = torch.ones(1, 128, 64, 64), torch.ones(128, 128, 3, 3)
-        for _ in range(4):  # in turns; the least is what others' work disturbed least
-            for dtype, least in seconds.items():
-                x, kernel = (
-                    tensor.to(dtype, memory_format=torch.channels_last)
-                    for tensor in (pixels, weight)
-                )
-                start = time.perf_counter()
-                conv2d(x, kernel, padding=1)
-                seconds[dtype] = min(least, time.perf_counter() - start)
-    return seconds[torch.bfloat16] < seconds[torch.float32]
+def bf16_is_fast() -> bool:
+    """Whether "auto" computes in bfloat16 on this CPU.
+
+    It follows from what the processor is (see `segmodels.utils.cpu`) and not from a measurement, so
+    that every process on a machine, however busy, gives the same answer for the same image.
+    """
+    return torch.backends.mkldnn.is_available() and processor().bf16_is_fast
 
 
 def fold_batch_norms(network: nn.Module) -> None:
@@ -74,7 +58,7 @@ def fold_batch_norms(network: nn.Module) -> None:
             convolution = layer if isinstance(layer, nn.Conv2d) else None
 
 
-def save_multiplications(network: nn.Module, kind: type[Winograd] | type[WinogradConv2d]) -> None:
+def use_winograd(network: nn.Module, kind: type[Winograd] | type[WinogradConv2d]) -> None:
     """Put a `kind` in the place of every convolution for which it pays."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
@@ -95,7 +79,7 @@ def prepared(model: SegmentationModel, device: torch.device, dtype: torch.dtype)
         network.set_submodule(name, layer)
         network.get_submodule(following).register_forward_pre_hook(_to_its_dtype)
     if device.type == "cpu" and dtype is torch.float32:
-        save_multiplications(network, Winograd)
+        use_winograd(network, Winograd)
     return network
 
 

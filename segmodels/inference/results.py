@@ -1,24 +1,34 @@
-"""The result: a class for every pixel of a picture, and what is made from it."""
+"""The result: a class for every pixel of an image, and what is made from it."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from segmodels.utils.files import whole_file
+from segmodels.utils.files import atomic_write
+from segmodels.utils.palette import is_background
+from segmodels.version import __version__
+
+METADATA_PREFIX = "segmodels:"  # of this package's entries among a PNG's texts
 
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """One picture and a class for each of its pixels.
+    """An image and a class for each of its pixels.
 
-    image: the picture, RGB.
-    class_map: (H, W) uint8 class ids.
+    Attributes:
+        image: The image, RGB.
+        class_map: (H, W) uint8 class ids.
+        class_names: The classes, in the order of their ids.
+        palette: [r, g, b] in 0..255 for each class.
     """
 
     image: Image.Image
@@ -27,46 +37,75 @@ class LabeledImage:
     palette: list[list[int]]
 
     @cached_property
-    def picture(self) -> NDArray[np.uint8]:
+    def array(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, read-only; made when it is first asked for."""
         return np.asarray(self.image)
 
     def areas(self) -> dict[str, float]:
-        """{class name: fraction of the picture}, largest first, absent classes (0.0) last."""
+        """{class name: fraction of the image}, largest first, absent classes (0.0) last."""
         counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
         order = np.argsort(-counts, kind="stable")
         return {self.class_names[i]: float(counts[i] / self.class_map.size) for i in order}
 
+    def classes(self) -> list[dict[str, Any]]:
+        """{"id", "name", "color": [r, g, b]} of each class, JSON-able."""
+        named = zip(self.class_names, self.palette, strict=True)
+        return [{"id": i, "name": name, "color": color} for i, (name, color) in enumerate(named)]
+
     def indexed(self) -> Image.Image:
-        """Palette image: pixel value = class id, with the palette's colours."""
-        image = Image.fromarray(self.class_map, mode="P")
+        """Palette image: pixel value = class id, with the palette's colors."""
+        image = Image.fromarray(self.class_map)
         image.putpalette(bytes(np.array(self.palette, np.uint8)))
         return image
 
     def colored(self) -> Image.Image:
-        """RGB image in the palette's colours."""
+        """RGB image in the palette's colors."""
         return self.indexed().convert("RGB")
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """RGB image of the colours over the picture; opacity 0 is the picture, 1 the colours."""
+        """The colors over the image; a class named "background" stays transparent.
+
+        Args:
+            opacity: 0 is the image, 1 the colors.
+
+        Returns:
+            An RGB image.
+
+        Raises:
+            ValueError: If `opacity` is not from 0 to 1.
+        """
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity must be from 0 to 1, got {opacity}")
-        return Image.blend(self.image, self.colored(), opacity)
+        overlay = Image.blend(self.image, self.colored(), opacity)
+        background = [i for i, name in enumerate(self.class_names) if is_background(name)]
+        if background:
+            transparent = np.isin(self.class_map, background)
+            overlay.paste(self.image, mask=Image.fromarray(transparent))
+        return overlay
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `indexed()` as a PNG, whatever the suffix: exact ids, palette embedded. The file is
-        whole or not there."""
-        save_png(self.indexed(), Path(path))
+    def save(
+        self, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write `indexed()` as a PNG: exact ids, palette embedded, `classes()` in its metadata.
+
+        Args:
+            path: The file, a PNG whatever its suffix. It is written completely or not at all.
+            metadata: Further texts for the PNG, by name: where the result comes from, for example.
+        """
+        entries = {"classes": json.dumps(self.classes(), ensure_ascii=False)} | dict(metadata or {})
+        save_png(self.indexed(), Path(path), metadata=entries)
 
 
 @dataclass(frozen=True)
 class Segmentation(LabeledImage):
-    """A network's answer, at the picture's own size, turned as its EXIF data says.
+    """A network's answer, at the image's own size, turned as its EXIF data says.
 
-    make_confidence: what gives `confidence`.
-    uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
-        samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
-    note: what the user should know of how it came about ("Computed on the CPU: ..."), or None.
+    Attributes:
+        make_confidence: What computes `confidence`.
+        uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
+            samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
+        note: What the user should know of how it was computed ("Segmented on the CPU because ..."),
+            or None.
     """
 
     make_confidence: Callable[[], NDArray[np.float32]]
@@ -75,12 +114,47 @@ class Segmentation(LabeledImage):
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
-        """(H, W) float32 in [0, 1], the winning class's probability; made when it is first asked
-        for, which for a large picture takes as long as its class map."""
+        """(H, W) float32 in [0, 1], the winning class's probability; computed when it is first
+        asked for, which for a large image takes as long as its class map."""
         return self.make_confidence()
 
 
-def save_png(image: Image.Image, path: Path, *, fast: bool = False) -> None:
-    """A PNG file that is whole or not there. fast: several times faster, and a little larger."""
-    with whole_file(path) as scratch:
-        image.save(scratch, format="PNG", compress_level=1 if fast else 6)
+def save_png(
+    image: Image.Image,
+    path: Path,
+    *,
+    fast: bool = False,
+    metadata: Mapping[str, str] | None = None,
+    replace: bool = True,
+) -> None:
+    """Write a PNG file completely or not at all.
+
+    Args:
+        image: What is written.
+        path: The file.
+        fast: Compress several times faster, and a little less.
+        metadata: Texts by name, for `read_metadata`.
+        replace: Whether a file that is already there is replaced.
+
+    Raises:
+        FileExistsError: If there is one and `replace` is False.
+    """
+    texts = PngInfo()
+    for name, text in ({"software": __version__} | dict(metadata or {})).items():
+        texts.add_itxt(METADATA_PREFIX + name, text)
+    with atomic_write(path, replace=replace) as scratch:
+        image.save(scratch, format="PNG", compress_level=1 if fast else 6, pnginfo=texts)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that `save_png` wrote into a file, by name; empty for any other file."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:  # reads no pixels
+            entries = dict(image.info)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return {}
+    return {
+        name.removeprefix(METADATA_PREFIX): str(text)
+        for name, text in entries.items()
+        if isinstance(name, str) and name.startswith(METADATA_PREFIX)
+    }

@@ -1,144 +1,201 @@
-"""The one place where pictures become tensors and logits become class maps."""
+"""The one place where images become tensors and logits become class maps."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from segmodels.data.image_io import MAX_PIXELS, Picture, read_image, resize_image
+from segmodels.data.image_io import MAX_PIXELS, Picture
 from segmodels.inference._oom import Answer, first_that_fits, on_cpu
 from segmodels.inference._upsample import FullSize
+from segmodels.inference.decoded_image import DecodedImage
 from segmodels.inference.mc_dropout import repeatable_draws, with_dropout_on
-from segmodels.inference.optimize import pick_device, pick_precision, prepared
+from segmodels.inference.optimize import PRECISIONS, pick_device, pick_precision, prepared
 from segmodels.inference.results import Segmentation
+from segmodels.inference.tiling import smallest_tile_size, tiles, with_context
 from segmodels.models.base import SegmentationModel
-from segmodels.models.unet import mirrored
 
 Logits = Callable[[Tensor], Tensor]  # pixels (N, C, H, W) -> logits (N, num_classes, h, w)
-# Context around a tile, in pixels: more than any of the networks sees from an output pixel (FCN-8s
-# the farthest: 202 for pool5 and fc6, and half a kernel for each deconvolution).
-HALO = 288
-STRIDE = 32  # tiles begin at its multiples, so that pooling windows fall as in one pass
-SMALL_TILE = 2 * HALO + 8 * STRIDE  # where memory is short; the smaller, the more is seen twice
 
-# Rows and columns of a part of the picture; its probabilities (num_classes, r, c), with one more
-# row and column where there are any; their variance (r, c) over Monte Carlo samples, if there are.
+# Rows and columns of a part of the image; its probabilities (num_classes, r, c), with one more row
+# and column where there are any; their variance (r, c) over Monte Carlo samples, if there are.
 Part = tuple[slice, slice, Tensor, Tensor | None]
 
 
 class Segmenter:
-    """A network ready to segment pictures: on its device, in its precision, batch norms folded.
+    """A network ready to segment images: on its device, in its precision, batch norms folded.
 
-    model: one of the three networks, for one or three channels. It is copied, not changed.
-    device: "auto" (CUDA, then MPS, then CPU) or a torch device.
-    precision: of the network's arithmetic, "fp32", "bf16" or "fp16"; "auto" takes bf16 where the
-        device is fastest in it (fp16 on MPS and older CUDA), else fp32. Probabilities are float32.
-    tile_size: pictures with more than tile_size x tile_size pixels at the working size go through
-        in tiles. Each sees its neighbourhood, so that there are no seams.
-    max_pixels: pictures with more are refused before they are decoded.
+    Calls change nothing and may come from several threads. An image for which the device's memory
+    is not enough is segmented in smaller tiles or, if that is still too much, on the CPU; the
+    result's `note` says so.
 
-    Calls change nothing and may come from several threads. A picture for which the device's memory
-    is not enough goes through in small tiles or, if that is too much too, on the CPU; the result's
-    `note` says so.
+    Args:
+        model: One of the networks, for one or three channels, also if it is wrapped by
+            `torch.compile`, `DataParallel` or `DistributedDataParallel`. It is copied, not changed.
+        device: "auto" (CUDA, then MPS, then CPU) or a torch device.
+        precision: Of the network's arithmetic: "fp32", "bf16", "fp16" or "auto". "auto" depends on
+            the hardware alone: bf16 on a CPU that computes it faster than fp32 (see
+            `segmodels.utils.cpu`) and on CUDA, fp16 on MPS and older CUDA, fp32 elsewhere.
+            Probabilities are always float32.
+        tile_size: Images with more than tile_size x tile_size pixels at the working size are
+            segmented in tiles. Each sees its neighbourhood, so that there are no seams.
+        max_pixels: Images with more are refused before they are decoded.
+
+    Attributes:
+        model: The network that was given.
+        device: The torch device.
+        dtype: The torch dtype of the network's arithmetic.
+        network: The prepared copy that runs.
+
+    Raises:
+        TypeError: If `model` is or holds none of the networks.
+        ValueError: If the network takes other than 1 or 3 channels, or an argument is out of range.
+
+    Examples:
+        >>> from segmodels import UNet
+        >>> model = UNet(class_names=["sky", "ground"], base_channels=2)
+        >>> result = Segmenter(model, "cpu")(np.zeros((20, 30, 3), np.uint8))
+        >>> result.class_map.shape
+        (20, 30)
     """
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: nn.Module,
         device: str | torch.device = "auto",
         precision: str = "auto",
         *,
         tile_size: int = 1600,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        if model.in_channels not in (1, 3):
+        self.model = _unwrapped(model)
+        if self.model.in_channels not in (1, 3):
             raise ValueError(
-                f"pictures have 1 or 3 channels; this {type(model).__name__} takes "
-                f"{model.in_channels}: call the model itself"
+                f"images have 1 or 3 channels; this {type(self.model).__name__} takes "
+                f"{self.model.in_channels}: call the model itself"
             )
-        if tile_size <= 2 * HALO:
-            raise ValueError(f"tile_size must be more than {2 * HALO} pixels, got {tile_size}")
-        self.model = model
+        if tile_size <= 2 * self.model.tile_context:
+            least = 2 * self.model.tile_context
+            raise ValueError(f"tile_size must be more than {least} pixels, got {tile_size}")
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
         self.tile_size = tile_size
         self.max_pixels = max_pixels
-        self._take(prepared(model, self.device, self.dtype))
+        self._use(prepared(self.model, self.device, self.dtype))
+
+    @property
+    def precision(self) -> str:
+        """The precision of the network's arithmetic: "fp32", "bf16" or "fp16"."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
 
     def __call__(
-        self, picture: Picture, *, working_size: int | None = None, samples: int = 0
+        self,
+        image: Picture | DecodedImage,
+        *,
+        working_size: int | None = None,
+        samples: int = 0,
     ) -> Segmentation:
-        """Segment one picture: a path, a PIL image, or a uint8 array (H, W), (H, W, 3), (H, W, 4).
+        """Segment one image.
 
-        working_size: the longer side, in pixels, at which the network sees the picture; None: the
-            network's own, and where it has none, the picture's.
-        samples: Monte Carlo samples of a network with dropout (Bayesian SegNet): the mean of their
-            probabilities, and their uncertainty, the same in every call with the same
-            `torch.manual_seed`. 0: one pass without dropout.
-        Raises PictureError for what is no picture, or too large for the memory there is.
+        Args:
+            image: A path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or a
+                `DecodedImage`.
+            working_size: The longer side, in pixels, at which the network sees the image. None: the
+                network's own, or else the image's.
+            samples: Monte Carlo samples of a network with dropout (Bayesian SegNet): the mean of
+                their probabilities, and their uncertainty, the same in every call with the same
+                `torch.manual_seed`. 0: one pass without dropout.
+
+        Returns:
+            The class of every pixel at the image's own size.
+
+        Raises:
+            PictureError: If it is not a readable image, or needs more memory than there is.
+            ValueError: If `working_size` or `samples` is out of range, or the network has no
+                dropout to sample.
         """
 
         def parts(segmenter: Segmenter, pixels: Tensor) -> Iterator[Part]:
             return segmenter._tiled(pixels, samples)
 
-        return self._of_one(picture, working_size, parts)
+        return self._segment(image, working_size, parts)
 
-    def together(self, images: Sequence[Image.Image], pixels: Tensor) -> list[Segmentation]:
-        """Several pictures in one pass: their RGB images, and their `pixels`, (N, in_channels, h,
-        w), of one size. Those of more than a tile go through one by one."""
+    def segment_batch(self, images: Sequence[DecodedImage], pixels: Tensor) -> list[Segmentation]:
+        """Segment several images in one pass; those of more than a tile one by one.
+
+        Args:
+            images: The images.
+            pixels: Their `pixels`, (N, in_channels, h, w), of one size.
+        """
 
         def compute(segmenter: Segmenter) -> list[Segmentation]:
             found = segmenter._in_one_pass(pixels)
             each = zip(images, pixels.split(1), found, strict=True)
-            return [segmenter._segmentation(*answer) for answer in each]
+            return [segmenter._result(*answer) for answer in each]
 
         results, note = self._within_memory(compute)
         return [replace(result, note=note) for result in results]
 
     def at_stride(
-        self, picture: Picture, stride: int, *, working_size: int | None = None
+        self, image: Picture | DecodedImage, stride: int, *, working_size: int | None = None
     ) -> Segmentation:
-        """An FCN's answer with the skips down to prediction stride 32, 16 or 8 alone, no finer than
-        the network's own (`FCN.at_stride`). ValueError for another network."""
+        """An FCN's answer without the skips that are finer than a prediction stride.
+
+        Args:
+            image: As in a call.
+            stride: One of the network's `prediction_strides`, 32, 16 or 8.
+            working_size: As in a call.
+
+        Raises:
+            ValueError: If the network has no such prediction stride.
+        """
         if stride not in self.model.prediction_strides:
             self.model.at_stride(torch.empty(0), stride)  # raises, and says which strides there are
 
         def parts(segmenter: Segmenter, pixels: Tensor) -> Iterator[Part]:
-            network = partial(cast(SegmentationModel, segmenter.network).at_stride, stride=stride)
+            network = partial(segmenter.network.at_stride, stride=stride)
             return segmenter._tiled(pixels, samples=0, network=network)
 
-        return self._of_one(picture, working_size, parts)
+        return self._segment(image, working_size, parts)
 
     def probabilities(
-        self, picture: Picture, *, working_size: int | None = None
+        self, image: Picture | DecodedImage, *, working_size: int | None = None
     ) -> NDArray[np.float32]:
-        """(num_classes, H, W) float32 class heat maps in [0, 1] at the working size: U-Net's
-        pixel-wise softmax (section 3). They sum to 1 in every pixel."""
-        pixels = self.pixels(read_image(picture, max_pixels=self.max_pixels), working_size)
+        """The class heat maps at the working size: U-Net's pixel-wise softmax (section 3).
+
+        Args:
+            image: As in a call.
+            working_size: As in a call.
+
+        Returns:
+            (num_classes, H, W) float32 in [0, 1]; the classes of a pixel sum to 1.
+        """
+        pixels = self.pixels(self._decoded(image), working_size)
         return self._within_memory(lambda segmenter: segmenter._whole(pixels))[0].numpy()
 
-    def _of_one(
+    def _decoded(self, image: Picture | DecodedImage) -> DecodedImage:
+        if isinstance(image, DecodedImage):
+            return image
+        return DecodedImage.read(image, max_pixels=self.max_pixels)
+
+    def _segment(
         self,
-        picture: Picture,
+        image: Picture | DecodedImage,
         working_size: int | None,
         parts: Callable[["Segmenter", Tensor], Iterator[Part]],
     ) -> Segmentation:
-        """The answer for one picture, from the parts that a segmenter gives of its pixels."""
-        image = read_image(picture, max_pixels=self.max_pixels)
-        if image is picture:  # the answer's is its own, whatever becomes of the caller's
-            image = image.copy()
+        """The answer for one image, from the parts that a segmenter gives of its pixels."""
+        decoded = self._decoded(image)
 
         def compute(segmenter: Segmenter) -> Segmentation:
-            pixels = segmenter.pixels(image, working_size)
-            return segmenter._segmentation(image, pixels, parts(segmenter, pixels))
+            pixels = segmenter.pixels(decoded, working_size)
+            return segmenter._result(decoded, pixels, parts(segmenter, pixels))
 
         result, note = self._within_memory(compute)
         return replace(result, note=note)
@@ -146,36 +203,34 @@ class Segmenter:
     def _within_memory(self, compute: Callable[["Segmenter"], Answer]) -> tuple[Answer, str | None]:
         """`compute` with this segmenter or, where memory runs out, one that needs less; and what
         the user should know of it."""
-        where = "memory" if self.device.type == "cpu" else "the memory of the GPU"
-        ways: list[tuple[str | None, Callable[[], Segmenter]]] = [
+        where = "memory" if self.device.type == "cpu" else "GPU memory"
+        attempts: list[tuple[str | None, Callable[[], Segmenter]]] = [
             (None, lambda: self),
-            (f"Computed in small tiles: {where} was short.", self._in_small_tiles),
+            (f"Segmented in small tiles because {where} ran out.", self._in_small_tiles),
         ]
         if self.device.type != "cpu":
-            ways.append((f"Computed on the CPU: {where} was short.", self._on_cpu))
-        return first_that_fits(ways, compute)
+            attempts.append((f"Segmented on the CPU because {where} ran out.", self._on_cpu))
+        return first_that_fits(attempts, compute)
 
     def _in_small_tiles(self) -> "Segmenter":
         smaller = copy.copy(self)
-        smaller.tile_size = min(self.tile_size, SMALL_TILE)
+        smaller.tile_size = min(self.tile_size, smallest_tile_size(self.model.tile_context))
         return smaller
 
     def _on_cpu(self) -> "Segmenter":
         moved = self._in_small_tiles()
         moved.device, moved.dtype = torch.device("cpu"), torch.float32
-        moved._take(on_cpu(self.network))
+        moved._use(on_cpu(self.network))
         return moved
 
-    def _take(self, network: nn.Module) -> None:
+    def _use(self, network: nn.Module) -> None:
         self.network = network
         self._input_dtype = next(network.parameters()).dtype
         self._sampling_network = with_dropout_on(network)
 
-    def _segmentation(
-        self, image: Image.Image, pixels: Tensor, parts: Iterator[Part]
-    ) -> Segmentation:
+    def _result(self, image: DecodedImage, pixels: Tensor, parts: Iterator[Part]) -> Segmentation:
         """The result at the image's own size, from parts at the size of its pixels."""
-        size = (image.height, image.width)
+        size = (image.image.height, image.image.width)
         working = (pixels.shape[-2], pixels.shape[-1])
         variance: Tensor | None = None
         if working[0] > size[0] or working[1] > size[1]:
@@ -190,7 +245,7 @@ class Segmenter:
                     variance = torch.empty(working) if variance is None else variance
                     variance[rows, columns] = spread
         return Segmentation(
-            image=image,
+            image=image.image,
             class_map=answer.class_map(),
             make_confidence=answer.confidence,
             class_names=self.model.class_names,
@@ -199,14 +254,14 @@ class Segmenter:
         )
 
     def _whole(self, pixels: Tensor) -> Tensor:
-        """Probabilities (num_classes, h, w) of a whole picture."""
+        """Probabilities (num_classes, h, w) of a whole image."""
         working = (pixels.shape[-2], pixels.shape[-1])
         return self._assembled(working, self._tiled(pixels, samples=0))[0]
 
     def _assembled(
         self, working: tuple[int, int], parts: Iterator[Part]
     ) -> tuple[Tensor, Tensor | None]:
-        """Probabilities (num_classes, h, w) of a whole picture, and their variance (h, w)."""
+        """Probabilities (num_classes, h, w) of a whole image, and their variance (h, w)."""
         whole = torch.empty(self.model.num_classes, *working)
         variance: Tensor | None = None
         for rows, columns, probabilities, spread in parts:
@@ -218,7 +273,7 @@ class Segmenter:
         return whole, variance
 
     def _in_one_pass(self, pixels: Tensor) -> list[Iterator[Part]]:
-        """The parts of each picture of a batch."""
+        """The parts of each image of a batch."""
         height, width = pixels.shape[-2:]
         if height * width > self.tile_size**2:
             return [self._tiled(one, samples=0) for one in pixels.split(1)]
@@ -227,10 +282,10 @@ class Segmenter:
         return [iter([(*everything, probabilities, None)]) for probabilities in found]
 
     def _tiled(self, pixels: Tensor, samples: int, network: Logits | None = None) -> Iterator[Part]:
-        """Each tile of one picture's pixels, by the `network`, or else the segmenter's own."""
+        """Each tile of one image's pixels, by `network` or the segmenter's own."""
         self._check_samples(samples)
         height, width = pixels.shape[-2:]
-        for rows, columns in _tiles(height, width, self.tile_size):
+        for rows, columns in tiles(height, width, self.tile_size, self.model.tile_context):
             # One more row and column, for what lies between this tile and the next.
             seen = slice(rows.start, min(rows.stop + 1, height))
             across = slice(columns.start, min(columns.stop + 1, width))
@@ -246,15 +301,15 @@ class Segmenter:
     def _probabilities(
         self, network: Logits, pixels: Tensor, rows: slice, columns: slice
     ) -> Tensor:
-        """(N, num_classes, r, c) float32 on the CPU, of a part of each picture."""
-        region, inside = self.region(pixels, rows, columns)
+        """(N, num_classes, r, c) float32 on the CPU, of a part of each image."""
+        region, inside = with_context(self.model, pixels, rows, columns)
         logits = network(self.values(region))[(..., *inside)]
         return logits.float().softmax(1).cpu()
 
     def _check_samples(self, samples: int) -> None:
         if samples < 0:
             raise ValueError(f"samples must be 0 (none) or more, got {samples}")
-        if samples and not getattr(self.model, "dropout", 0):
+        if samples and not self.model.has_dropout:
             raise ValueError(
                 f"samples need a network with dropout; this {type(self.model).__name__} has none: "
                 "leave samples out, or train with dropout, 0.5 for example"
@@ -276,41 +331,12 @@ class Segmenter:
 
     # ---- the steps of a call ----
 
-    def pixels(self, image: Image.Image, working_size: int | None = None) -> Tensor:
+    def pixels(self, image: DecodedImage, working_size: int | None = None) -> Tensor:
         """(1, in_channels, h, w) uint8 at the working size."""
-        size = working_size or self.model.working_size or max(image.size)
+        size = working_size or self.model.working_size or max(image.image.size)
         if size < 1:
             raise ValueError(f"working_size must be at least 1 pixel, got {working_size}")
-        mode = "RGB" if self.model.in_channels == 3 else "L"
-        array = np.array(resize_image(image, size).convert(mode))
-        return torch.from_numpy(array).view(1, *array.shape[:2], -1).permute(0, 3, 1, 2)
-
-    def region(
-        self, pixels: Tensor, rows: slice, columns: slice
-    ) -> tuple[Tensor, tuple[slice, slice]]:
-        """What the network must see for a part of the picture: that part with its context, and
-        where the part then lies in the logits."""
-        if not self.model.keeps_size:
-            return self._mirrored_region(pixels, rows, columns)
-        top, left = max(0, rows.start - HALO), max(0, columns.start - HALO)
-        region = pixels[..., top : rows.stop + HALO, left : columns.stop + HALO]
-        inside = (
-            slice(rows.start - top, rows.stop - top),
-            slice(columns.start - left, columns.stop - left),
-        )
-        return region, inside
-
-    def _mirrored_region(
-        self, pixels: Tensor, rows: slice, columns: slice
-    ) -> tuple[Tensor, tuple[slice, slice]]:
-        """The unpadded U-Net's overlap-tile strategy (section 2, Figure 2): the context that its
-        convolutions consume is the picture's own or, beyond its edge, its mirror image."""
-        for axis, part in ((-2, rows), (-1, columns)):
-            size, margin = self.model.input_size_for(part.stop - part.start)
-            start = part.start - margin
-            indices = mirrored(torch.arange(start, start + size), pixels.shape[axis])
-            pixels = pixels.index_select(axis, indices)
-        return pixels, (slice(rows.stop - rows.start), slice(columns.stop - columns.start))
+        return image.pixels(size, "RGB" if self.model.in_channels == 3 else "L")
 
     def values(self, pixels: Tensor) -> Tensor:
         """The network's input: uint8 (N, in_channels, h, w), normalised, on its device, in its
@@ -326,16 +352,16 @@ def normalise(pixels: Tensor, model: SegmentationModel) -> Tensor:
     return (pixels - mean) / std
 
 
-def _tiles(height: int, width: int, tile_size: int) -> Iterator[tuple[slice, slice]]:
-    """The parts, rows and columns, that a picture is computed in: one, or with their context no
-    larger than tile_size x tile_size."""
-    if height * width <= tile_size**2:
-        yield slice(0, height), slice(0, width)
-        return
-    core = (tile_size - 2 * HALO) // STRIDE * STRIDE
-    for top in range(0, height, core):
-        for left in range(0, width, core):
-            yield slice(top, min(top + core, height)), slice(left, min(left + core, width))
+def _unwrapped(model: nn.Module) -> SegmentationModel:
+    """The network itself, or the one that a wrapper such as `torch.compile`'s holds."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    found = [one for one in modules if isinstance(one, SegmentationModel)]
+    if len(found) != 1:
+        raise TypeError(
+            f"got a {type(model).__name__} that holds {len(found)} networks of segmodels; expected "
+            "one: pass what load_model or the constructor of a network gives"
+        )
+    return found[0]
 
 
 def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -36,6 +36,11 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 
 
+def is_background(name: str) -> bool:
+    """Whether a class stands for the absence of all others: overlays leave it transparent."""
+    return name.strip().lower() == "background"
+
+
 def voc_color(index: int) -> tuple[int, int, int]:
     """(r, g, b) in 0..255, colour `index` of PASCAL VOC's colour map: the index's bits, lowest
     first, are dealt to r, g and b in turn, and fill each from its highest bit down

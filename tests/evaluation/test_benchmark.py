@@ -95,7 +95,7 @@ def test_forwards_compare_the_three_ways(folder, small):
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_the_floor_is_looked_for_in_bf16_where_that_pays(pays, small, monkeypatch):
-    monkeypatch.setattr(benchmark, "bf16_pays", lambda: pays)
+    monkeypatch.setattr(benchmark, "bf16_is_fast", lambda: pays)
     tried = []
 
     def work(calls, dtype, layout):

@@ -1,12 +1,14 @@
-"""Several networks on one picture."""
+"""Several networks on one image, and the maps that compare their answers."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segmodels import FCN, CheckpointError, PictureError, SegNet, UNet
-from segmodels.inference import comparison
+from segmodels.inference import comparison, decoded_image
+from tests.support.networks import tiny_network
 
 NAMES = ["road", "sky", "car"]
 
@@ -54,6 +56,32 @@ def test_nothing_to_serve_is_said(tmp_path, monkeypatch):
         comparison.served_sources(tmp_path / "missing")
 
 
+def test_two_models_of_one_name_are_told_apart(folder, tmp_path, monkeypatch):
+    for place in ("orgA/net", "orgB/net", "other"):
+        UNet(class_names=NAMES, base_channels=1).save_pretrained(tmp_path / place)
+    monkeypatch.chdir(tmp_path / "other")
+    sources = [str(tmp_path / "orgA/net"), str(tmp_path / "orgB/net"), ".", "."]
+    served = comparison.load_networks(sources, "cpu")
+    assert [network.name for network in served] == ["orgA/net", "orgB/net", "other"]
+    assert [network.source for network in served] == sources[:3]
+
+
+def test_an_image_is_decoded_and_resized_once_for_all_networks(tmp_path, monkeypatch):
+    served = [tiny_network(UNet, name, working_size=24) for name in ("a", "b", "c")]
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
+    calls = []
+    for name in ("read_image", "resize_image", "file_digest"):
+        original = getattr(decoded_image, name)
+
+        def recorded(*arguments, name=name, original=original, **options):
+            calls.append(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(decoded_image, name, recorded)
+    assert len(comparison.results_of(list(comparison.compare(served, tmp_path / "a.png")))) == 3
+    assert sorted(calls) == ["file_digest", "read_image", "resize_image"]
+
+
 def test_each_network_answers_as_it_would_alone(networks):
     picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     results = list(comparison.compare(networks[:2], picture))
@@ -79,7 +107,7 @@ def test_a_network_that_fails_leaves_the_others_their_answers(networks, caplog):
     first, failure, last = comparison.compare([networks[0], failing, networks[3]], picture)
     assert failure == comparison.ModelFailure(failing, "MemoryError: out of memory")
     assert first.segmentation.class_map.shape == last.segmentation.class_map.shape == (20, 30)
-    assert "unet-camvid failed on a picture of shape (20, 30, 3)" in caplog.text
+    assert "unet-camvid failed on an image of 30 x 20 pixels" in caplog.text
 
     summary = comparison.summary("road", [first, failure, last])
     assert summary["models"]["unet-camvid"] == {"error": "MemoryError: out of memory"}
@@ -125,15 +153,15 @@ def test_agreement_is_the_share_on_which_all_agree():
     assert comparison.agreement([a]) == 1.0
 
 
-def test_the_map_of_disagreement_names_the_one_that_departs():
+def test_the_map_of_disagreement_names_the_one_that_differs():
     a = ids(7, 1, 2, 3, 1)
     b = ids(7, 2, 1, 3, 2)
     c = ids(7, 2, 2, 4, 3)
-    # All agree; a departs; b departs; c departs; all differ.
+    # All agree; a differs; b differs; c differs; all differ.
     assert comparison.disagreement([a, b, c]).tolist() == [[0, 1, 2, 3, 4]]
 
 
-def test_of_two_that_differ_neither_is_the_one_that_departs():
+def test_of_two_that_differ_neither_is_the_one_that_differs():
     assert comparison.disagreement([ids(1, 1), ids(1, 2)]).tolist() == [[0, 3]]
     assert comparison.disagreement([ids(1, 1)]).tolist() == [[0, 0]]
 

@@ -1,4 +1,4 @@
-"""Out of memory: small tiles, the CPU, and a word about it."""
+"""Out of memory: small tiles, the CPU, and a note about it."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from segmodels.inference._oom import first_that_fits, is_out_of_memory, on_cpu
 NAMES = ["road", "sky", "car"]
 
 
-class Short(nn.Module):
+class LittleMemory(nn.Module):
     """A network on a device whose memory is enough for so many pixels; `allowed` None: whatever."""
 
     def __init__(self, network, allowed, error=None):
@@ -31,14 +31,14 @@ def segmenter_with(allowed, *, pretend="cuda", error=None):
     torch.manual_seed(0)
     model = UNet(class_names=NAMES, base_channels=1, dropout=0.5)
     segmenter = Segmenter(model, "cpu", "fp32")
-    short = Short(segmenter.network, allowed, error)
-    segmenter.network = short
+    limited = LittleMemory(segmenter.network, allowed, error)
+    segmenter.network = limited
     # Tensors stay where they are: what the segmenter believes of its device is another matter.
-    segmenter.device = Believed(pretend)
-    return segmenter, short
+    segmenter.device = Pretended(pretend)
+    return segmenter, limited
 
 
-class Believed:
+class Pretended:
     """A device by its name only, that is the CPU to PyTorch."""
 
     def __init__(self, type):
@@ -47,11 +47,11 @@ class Believed:
 
 @pytest.fixture(autouse=True)
 def devices(monkeypatch):
-    """`Believed` devices are taken for the CPU where tensors are made."""
+    """`Pretended` devices are taken for the CPU where tensors are made."""
     to = torch.Tensor.to
 
     def plain(self, *arguments, **options):
-        arguments = ["cpu" if isinstance(a, Believed) else a for a in arguments]
+        arguments = ["cpu" if isinstance(a, Pretended) else a for a in arguments]
         return to(self, *arguments, **options)
 
     monkeypatch.setattr(torch.Tensor, "to", plain)
@@ -60,66 +60,66 @@ def devices(monkeypatch):
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
 
-def test_with_memory_enough_there_is_no_note():
-    segmenter, short = segmenter_with(allowed=10**9)
+def test_with_enough_memory_there_is_no_note():
+    segmenter, limited = segmenter_with(allowed=10**9)
     assert segmenter(PICTURE).note is None
-    assert short.seen == [40 * 60]
+    assert limited.seen == [40 * 60]
 
 
-def test_a_picture_too_large_for_the_memory_goes_through_in_small_tiles():
+def test_an_image_too_large_for_the_memory_is_segmented_in_small_tiles():
     large = np.random.default_rng(1).integers(0, 256, (840, 900, 3), np.uint8)
     expected = segmenter_with(allowed=10**9)[0](large)
-    segmenter, short = segmenter_with(allowed=832 * 832)
+    segmenter, limited = segmenter_with(allowed=832 * 832)
     result = segmenter(large)
-    assert result.note == "Computed in small tiles: the memory of the GPU was short."
+    assert result.note == "Segmented in small tiles because GPU memory ran out."
     # Cores of 832 - 2 * 288 = 256 pixels: 4 rows of 4 tiles, none of more than 832 x 832.
-    assert short.seen[0] == 840 * 900
-    assert len(short.seen) == 1 + 4 * 4
-    assert max(short.seen[1:]) <= 832 * 832
+    assert limited.seen[0] == 840 * 900
+    assert len(limited.seen) == 1 + 4 * 4
+    assert max(limited.seen[1:]) <= 832 * 832
     assert (result.class_map == expected.class_map).mean() > 0.999
-    assert segmenter.tile_size == 1600  # the next picture starts anew
+    assert segmenter.tile_size == 1600  # for the next image
 
 
-def test_where_tiles_do_not_fit_either_the_cpu_goes_on():
-    segmenter, short = segmenter_with(allowed=0)
-    network = short.network
+def test_the_cpu_takes_over_where_tiles_do_not_fit_either():
+    segmenter, limited = segmenter_with(allowed=0)
+    network = limited.network
     expected = Segmenter(segmenter.model, "cpu", "fp32")(PICTURE)
     with pytest.MonkeyPatch.context() as patch:  # the copy on the CPU has memory enough
         patch.setattr("segmodels.inference.segmenter.on_cpu", lambda _: on_cpu(network))
         result = segmenter(PICTURE)
         probabilities = segmenter.probabilities(PICTURE)
-    assert result.note == "Computed on the CPU: the memory of the GPU was short."
+    assert result.note == "Segmented on the CPU because GPU memory ran out."
     assert np.array_equal(result.class_map, expected.class_map)
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
-    assert (segmenter.device.type, segmenter.network) == ("cuda", short)
+    assert (segmenter.device.type, segmenter.network) == ("cuda", limited)
 
 
-def test_samples_go_on_likewise():
-    segmenter, short = segmenter_with(allowed=0)
-    segmenter._sampling_network, network = short, short.network
+def test_samples_fall_back_likewise():
+    segmenter, limited = segmenter_with(allowed=0)
+    segmenter._sampling_network, network = limited, limited.network
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segmodels.inference.segmenter.on_cpu", lambda _: on_cpu(network))
         patch.setattr(
             "segmodels.inference.segmenter.repeatable_draws", lambda _: torch.inference_mode()
         )
         result = segmenter(PICTURE, samples=3)
-    assert result.note.startswith("Computed on the CPU")
+    assert result.note.startswith("Segmented on the CPU")
     assert result.uncertainty.max() > 0
 
 
-def test_where_nothing_fits_the_picture_is_refused_in_words():
-    segmenter, short = segmenter_with(allowed=0, pretend="cpu")
+def test_an_image_that_fits_nowhere_is_refused():
+    segmenter, limited = segmenter_with(allowed=0, pretend="cpu")
     with pytest.raises(PictureError, match=r"not enough memory .*Tried to allocate.*scale it down"):
         segmenter(PICTURE)
-    assert len(short.seen) == 2
+    assert len(limited.seen) == 2
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    segmenter, short = segmenter_with(allowed=0, error=error)
+    segmenter, limited = segmenter_with(allowed=0, error=error)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         segmenter(PICTURE)
-    assert len(short.seen) == 1
+    assert len(limited.seen) == 1
 
 
 @pytest.mark.parametrize(
@@ -135,20 +135,20 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         (ValueError("out of memory"), False),
     ],
 )
-def test_what_says_that_memory_was_short(error, expected):
+def test_out_of_memory_errors_are_recognised(error, expected):
     assert is_out_of_memory(error) is expected
 
 
-def test_the_real_allocators_refusal_is_known():
+def test_the_real_allocators_error_is_recognised():
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         torch.empty(1 << 50)
     assert is_out_of_memory(caught.value)
 
 
-def test_a_way_is_made_only_when_its_turn_comes():
+def test_a_configuration_is_made_only_when_its_turn_comes():
     made = []
-    ways = [(None, lambda: made.append(1) or 1), ("second", lambda: made.append(2) or 2)]
-    assert first_that_fits(ways, lambda way: way * 10) == (10, None)
+    attempts = [(None, lambda: made.append(1) or 1), ("second", lambda: made.append(2) or 2)]
+    assert first_that_fits(attempts, lambda made: made * 10) == (10, None)
     assert made == [1]
 
 

@@ -1,5 +1,9 @@
 """Where and in which precision networks run, and what is computed before."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,10 @@ from torch import nn
 
 from segmodels import FCN, Segmenter, SegNet, UNet
 from segmodels.inference import optimize as module
+from segmodels.utils.cpu import Processor
 from tests.support.networks import network, picture
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
@@ -21,34 +28,54 @@ def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch):
 def test_precision_is_what_was_asked_for_and_auto_is_what_the_device_is_fast_in(monkeypatch):
     cpu = torch.device("cpu")
     assert module.pick_precision("fp16", cpu) is torch.float16
-    for pays, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(module, "bf16_pays", lambda pays=pays: pays)
+    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(module, "bf16_is_fast", lambda fast=fast: fast)
         assert module.pick_precision("auto", cpu) is expected
+        segmenter = Segmenter(network(), "cpu")
+        assert segmenter.dtype is expected
+        assert segmenter.precision == ("bf16" if fast else "fp32")
     with pytest.raises(ValueError, match='"fp32", "bf16" or "fp16", got \'int8\''):
         Segmenter(network(), "cpu", "int8")
 
 
-@pytest.mark.parametrize(
-    ("instructions", "bf16", "fp32", "pays"),
-    [(True, 1.0, 2.0, True), (True, 2.0, 1.0, False), (False, 1.0, 2.0, False)],
-)
-def test_bf16_is_taken_where_it_was_measured_to_be_the_faster(
-    monkeypatch, instructions, bf16, fp32, pays
-):
-    clock = [0.0]
+def test_auto_needs_onednn_for_bf16(monkeypatch):
+    fast = Processor("A CPU", "AuthenticAMD", amx_bf16=False, avx512_bf16=True)
+    monkeypatch.setattr(module, "processor", lambda: fast)
+    for there in (True, False):
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda there=there: there)
+        assert module.bf16_is_fast() is there
 
-    def convolution(pixels, kernel, padding):
-        assert pixels.dtype == kernel.dtype
-        clock[0] += bf16 if pixels.dtype is torch.bfloat16 else fp32
 
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
-    monkeypatch.setattr(module, "conv2d", convolution)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
-    module.bf16_pays.cache_clear()
+# Prints the dtype that "auto" takes and a digest of a class map, in a process of its own.
+ANSWER = """
+import hashlib
+from segmodels import Segmenter, SegNet, UNet
+from tests.support.networks import network, picture
+
+ROOT = Path(__file__).parents[2]
+for kind in (UNet, SegNet):
+    segmenter = Segmenter(network(kind), "cpu")
+    class_map = segmenter(picture(96, 128)).class_map
+    print(segmenter.precision, hashlib.sha256(class_map.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_every_process_gives_the_same_answer_beside_busy_ones():
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
     try:
-        assert module.bf16_pays() is pays
+        command = [sys.executable, "-c", ANSWER]
+        answering = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)
+        ]
+        answers = [process.communicate()[0] for process in answering]
     finally:
-        module.bf16_pays.cache_clear()
+        for process in busy:
+            process.kill()
+            process.wait()
+    alone = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True).stdout
+    assert answers == [alone] * 3
+    assert len(alone.splitlines()) == 2
 
 
 # 8 bits of mantissa and 11: a random network, whose classes lie close together, shows the rounding.

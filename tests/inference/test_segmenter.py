@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn.functional import interpolate
 
 from segmodels import FCN, PictureError, Segmenter, SegNet, UNet
@@ -95,28 +96,6 @@ def test_tiny_and_thin_pictures_are_answered(kind, size):
 # ---- tiles ----
 
 
-@pytest.mark.parametrize(
-    ("kind", "arguments"),
-    [
-        (FCN, {"at_once": False}),
-        (FCN, {"stride": 32}),
-        (UNet, {}),
-        (UNet, {"encoder": "vgg16", "batch_norm": False}),
-        (SegNet, {}),
-    ],
-)
-def test_halo_is_wider_than_any_network_sees(kind, arguments):
-    """The gradient of one output pixel's logits reaches no input pixel beyond HALO. (SegNet's VGG16
-    variant, whose unpooling the gradient follows only one way, is compared below.)"""
-    model = network(kind, **arguments)
-    size = 2 * module.HALO + 65
-    pixels = torch.rand(1, 3, size, 32, requires_grad=True)
-    model(pixels)[0, :, size // 2, 16].sum().backward()
-    rows = pixels.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-    reach = max(size // 2 - rows.min().item(), rows.max().item() - size // 2)
-    assert 20 < reach <= module.HALO
-
-
 @pytest.mark.parametrize("kind", [FCN, UNet, SegNet])
 def test_tiles_give_the_answer_of_one_pass(kind, monkeypatch):
     model, array = network(kind), picture(705, 40)
@@ -124,7 +103,7 @@ def test_tiles_give_the_answer_of_one_pass(kind, monkeypatch):
     whole = segmenter.probabilities(array)
     # Context of 288 rows on either side, and cores of 64 rows: 12 tiles, the last of one row.
     cores = [(slice(top, min(top + 64, 705)), slice(0, 40)) for top in range(0, 705, 64)]
-    monkeypatch.setattr(module, "_tiles", lambda *_: cores)
+    monkeypatch.setattr(module, "tiles", lambda *_: cores)
     assert_alike(segmenter.probabilities(array), whole)
 
 
@@ -134,26 +113,13 @@ def test_tiles_and_one_pass_give_one_class_map_at_every_size(working_size, monke
     segmenter, array = Segmenter(network(UNet), "cpu", "fp32"), picture(600, 30)
     whole = segmenter(array, working_size=working_size)
 
-    def cores(height, width, _):
+    def cores(height, width, *_):
         return [(slice(y, min(y + 64, height)), slice(0, width)) for y in range(0, height, 64)]
 
-    monkeypatch.setattr(module, "_tiles", cores)
+    monkeypatch.setattr(module, "tiles", cores)
     tiled = segmenter(array, working_size=working_size)
     assert_alike(tiled.confidence, whole.confidence)
     assert (tiled.class_map == whole.class_map).mean() > 0.999
-
-
-def test_a_picture_of_more_than_a_tile_is_cut_into_aligned_tiles_that_cover_it_once():
-    # tile_size 1600 leaves a core of 1600 - 2 * 288 = 1024 pixels.
-    tiles = list(module._tiles(2000, 3000, 1600))
-    assert len(tiles) == 2 * 3
-    covered = np.zeros((2000, 3000), int)
-    for rows, columns in tiles:
-        covered[rows, columns] += 1
-        assert rows.start % 32 == columns.start % 32 == 0
-        assert rows.stop - rows.start + 2 * module.HALO <= 1600
-    assert (covered == 1).all()
-    assert list(module._tiles(1600, 1600, 1600)) == [(slice(0, 1600), slice(0, 1600))]
 
 
 def test_tile_size_must_leave_room_for_a_core():
@@ -289,13 +255,30 @@ def test_the_stages_of_an_fcn_lie_over_the_picture():
 
 
 def test_stages_are_asked_of_an_fcn_only():
-    with pytest.raises(ValueError, match="prediction strides are FCN's; this is a UNet"):
+    with pytest.raises(
+        ValueError, match="U-Net has no prediction strides"
+    ):
         Segmenter(network(UNet), "cpu").at_stride(picture(8, 8), 32)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, nn.Sequential])
+def test_a_wrapped_network_is_segmented_with_as_it_is(wrap):
+    model, array = network(UNet), picture(20, 24)
+    expected = Segmenter(model, "cpu", "fp32")(array).class_map
+    segmenter = Segmenter(wrap(model), "cpu", "fp32")
+    assert segmenter.model is model
+    assert np.array_equal(segmenter(array).class_map, expected)
+
+
+@pytest.mark.parametrize("other", [nn.Conv2d(3, 2, 1), "org/unet", nn.ModuleList([])])
+def test_what_holds_no_network_is_refused_with_what_to_pass(other):
+    with pytest.raises(TypeError, match=rf"got a {type(other).__name__} .* load_model"):
+        Segmenter(other, "cpu")
 
 
 def test_the_answers_picture_is_its_own():
     image = Image.new("RGB", (40, 30), (10, 20, 30))
     result = Segmenter(network(FCN))(image)
     image.paste((255, 255, 255), (0, 0, 40, 30))
-    assert (result.picture == (10, 20, 30)).all()
-    assert not result.picture.flags.writeable
+    assert (result.array == (10, 20, 30)).all()
+    assert not result.array.flags.writeable

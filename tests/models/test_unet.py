@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from segmodels import UNet
-from segmodels.models.unet import mirrored, valid_output_size
+from segmodels.models.unet import valid_output_size
 
 CLASSES = ["cell", "background"]
 PAPER = {"padding": "valid", "batch_norm": False}
@@ -197,10 +196,3 @@ def test_dropout_ends_the_contracting_path():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         UNet(class_names=CLASSES, **arguments)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_mirrored_indices_are_numpys_reflection(size):
-    expected = np.pad(np.arange(size), (20, 25), mode="reflect")
-    indices = mirrored(torch.arange(-20, size + 25), size)
-    assert indices.tolist() == expected.tolist()
