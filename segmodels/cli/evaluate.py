@@ -1,7 +1,8 @@
-"""`segmodels evaluate`: figures of a network on a data set."""
+"""`segmodels evaluate`: metrics of a network on a dataset."""
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 from segmodels.cli._common import CommandError, Commands, add_device, open_segmenter
@@ -11,48 +12,138 @@ from segmodels.utils.files import write_text
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("evaluate", help="figures of a network on a data set")
+    command = commands.add_parser(
+        "evaluate",
+        help="metrics of a network on a dataset",
+        description="Per class: IoU, Dice (F1), precision, accuracy (recall) and boundary F1; over "
+        "all: mean IoU, mean Dice, pixel accuracy, mean accuracy, frequency-weighted IoU. An image "
+        "or a label that cannot be used is reported, the rest are measured, and the exit status is "
+        "1.",
+    )
     command.add_argument("--model", required=True, help="Hub id or folder")
-    command.add_argument("--data", required=True, type=Path, help="folder: see segmodels/data.py")
+    command.add_argument("--data", required=True, type=Path, help="folder of the dataset")
     command.add_argument("--split", default="test", help=f"{', '.join(SPLITS)}; default: test")
-    command.add_argument("--json", type=Path, help="write the figures here too")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to FILE")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="write a row per image to FILE")
     command.add_argument(
-        "--grid", type=Path, metavar="FILE.png", help="draw the best and worst pictures, with truth"
+        "--by-source",
+        action="store_true",
+        help="also for each source: the part of the file name before the first underscore",
+    )
+    command.add_argument(
+        "--objects",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="also count the objects (connected components) of CLASS that are found: precision, "
+        "recall and AP at IoU 0.5; may be repeated",
+    )
+    command.add_argument(
+        "--membrane",
+        metavar="CLASS",
+        help="also measure V-Rand, V-Info and pixel error of the cells that CLASS separates",
+    )
+    command.add_argument(
+        "--grid", type=Path, metavar="FILE.png", help="draw the best and the worst images"
     )
     command.add_argument("--grid-pictures", type=int, default=4, help="of each kind; default: 4")
     command.add_argument(
         "--card", action="store_true", help="write them, and a model card, into the model's folder"
+    )
+    command.add_argument(
+        "--out-of-domain",
+        metavar="NAME",
+        help="with --card: keep the card's own metrics and add these under NAME, as of data of "
+        "another origin than the training's",
+    )
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="with --card: replace a README.md that segmodels did not write",
     )
     add_device(command)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    from segmodels.evaluation.evaluator import evaluate
-    from segmodels.evaluation.model_card import write_card
-    from segmodels.evaluation.qualitative import picture_grid
-    from segmodels.hub.filenames import EVALUATION_NAME
+    from segmodels.evaluation.evaluator import check_classes, evaluate
+    from segmodels.evaluation.model_card import record_evaluation, write_card
+    from segmodels.evaluation.qualitative import image_grid
     from segmodels.utils.distributed import is_main_process, join_processes
 
-    if options.card and not Path(options.model).is_dir():
-        raise CommandError(f"--card writes into the model's folder; {options.model} is none")
-    if options.grid_pictures < 1:
-        raise CommandError(f"--grid-pictures must be at least 1, got {options.grid_pictures}")
+    _check_options(options)
     options.device = join_processes(options.device)
     data = open_data(options.data, options.split)
     segmenter = open_segmenter(options)
-    evaluation = evaluate(segmenter, data)
+    asked_for = [*options.objects, *([options.membrane] if options.membrane else [])]
+    check_classes(segmenter.model.class_names, data, asked_for)
+    evaluation = evaluate(
+        segmenter, data, objects=options.objects, membrane=options.membrane, skip_errors=True
+    )
     if not is_main_process():
         return 0
-    print(f"{options.model} on {options.split} of {options.data}, {len(data)} pictures\n")
+    measured = f"{len(evaluation.images)} of {len(data)} images"
+    print(f"{options.model} on {options.split} of {options.data}, {measured}\n")
     print(evaluation.table())
-    figures = json.dumps({"split": options.split, **evaluation.to_json()}, indent=2) + "\n"
+    if options.by_source:
+        print(f"\nby source, over the classes present\n\n{evaluation.source_table()}")
+    report = {
+        "split": options.split,
+        "data": options.data.resolve().name,
+        "precision": segmenter.precision,
+        **evaluation.to_json(by_source=options.by_source),
+    }
     if options.json:
-        write_text(options.json, figures)
+        write_text(options.json, json.dumps(report, indent=2) + "\n")
+    if options.csv:
+        write_text(options.csv, evaluation.csv())
     if options.grid:
-        save_png(picture_grid(segmenter, data, evaluation, options.grid_pictures), options.grid)
-        print(f"\nbest and worst pictures: {options.grid}")
+        save_png(image_grid(segmenter, data, evaluation, options.grid_pictures), options.grid)
+        print(f"\nbest and worst images: {options.grid}")
     if options.card:
-        write_text(Path(options.model) / EVALUATION_NAME, figures)
-        print(f"\nmodel card: {write_card(Path(options.model))}")
-    return 0
+        record_evaluation(Path(options.model), report, out_of_domain=options.out_of_domain)
+        card = write_card(Path(options.model), overwrite=options.overwrite)
+        print(f"\nmodel card: {card}")
+    return report_errors([(error.name, error.error) for error in evaluation.errors])
+
+
+def report_errors(errors: list[tuple[str, str]]) -> int:
+    """Name what could not be measured; the exit status."""
+    if errors:
+        print(f"\n{len(errors)} images could not be measured:")
+        for name, error in errors:
+            print(f"  {name}: {error}")
+    return 1 if errors else 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """CommandError for what would fail after the hours of work."""
+    from segmodels.evaluation.model_card import check_card_can_be_written
+    from segmodels.hub.filenames import EVALUATION_NAME
+
+    if options.grid_pictures < 1:
+        raise CommandError(f"--grid-pictures must be at least 1, got {options.grid_pictures}")
+    if options.out_of_domain and not options.card:
+        raise CommandError("--out-of-domain adds a section to the model card: it needs --card")
+    for option in ("json", "csv", "grid"):
+        path = getattr(options, option)
+        if path is not None:
+            _check_writable(f"--{option}", path)
+    if options.card:
+        folder = Path(options.model)
+        if not folder.is_dir():
+            raise CommandError(f"--card writes into the model's folder; {folder} is not a folder")
+        _check_writable("--card", folder / EVALUATION_NAME)
+        check_card_can_be_written(
+            folder, overwrite=options.overwrite, needs_evaluation=bool(options.out_of_domain)
+        )
+
+
+def _check_writable(option: str, path: Path) -> None:
+    if path.is_dir():
+        raise CommandError(f"{option} {path} is a folder; give the name of a file")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CommandError(f"{option} {path} cannot be written: {error.strerror}") from error

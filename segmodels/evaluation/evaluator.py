@@ -1,129 +1,461 @@
-"""Figures of a network on a data set."""
+"""Metrics of a network on a dataset: over all images, per class, per source and per image."""
 
+import csv
+import io
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segmodels.data.dataset import DataError, SegmentationData
 from segmodels.evaluation import metrics
+from segmodels.evaluation.em_metrics import (
+    MembraneMetrics,
+    mean_membrane_metrics,
+    membrane_metrics,
+)
+from segmodels.evaluation.object_metrics import ObjectCounts, object_counts
 from segmodels.inference.segmenter import Segmenter
-from segmodels.utils.distributed import gathered, is_main_process, shared, summed
+from segmodels.utils.distributed import gathered, is_main_process, shared
 from segmodels.utils.formatting import percent
+
+CLASS_COLUMNS = {
+    "iou": "IoU",
+    "dice": "Dice (F1)",
+    "precision": "precision",
+    "accuracy": "accuracy (recall)",
+    "boundary_f1": "boundary F1",
+}
+SUMMARY_NAMES = {
+    "mean_iou": "mean IoU",
+    "mean_dice": "mean Dice (F1)",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "boundary_f1": "boundary F1",
+}
+NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """Counts and metrics of one image.
+
+    Attributes:
+        index: Its place in the dataset's split.
+        name: Its file's name.
+        confusion_matrix: (num_classes, num_classes) pixel counts, [target, prediction].
+        boundary_f1: (num_classes,), NaN for classes without a boundary that can be judged; None if
+            it was not measured.
+        void_outlines: (num_classes, 2) counts of `metrics.void_outline_counts`; None likewise.
+        objects: Counts for each class whose objects were asked for.
+        membranes: Metrics of membrane segmentation, if they were asked for.
+    """
+
+    index: int
+    name: str
+    confusion_matrix: NDArray[np.int64]
+    boundary_f1: NDArray[np.float64] | None = None
+    void_outlines: NDArray[np.int64] | None = None
+    objects: dict[str, ObjectCounts] = field(default_factory=dict)
+    membranes: MembraneMetrics | None = None
+
+    @property
+    def mean_iou(self) -> float:
+        """NaN where all is void."""
+        return metrics.mean_iou(self.confusion_matrix)
+
+    @property
+    def source(self) -> str:
+        """The file name up to the first underscore, "nuclei" of "nuclei_07.png" for example; empty
+        without an underscore."""
+        return self.name.partition("_")[0] if "_" in self.name else ""
+
+
+@dataclass(frozen=True)
+class ImageError:
+    """An image that could not be measured, and why."""
+
+    index: int
+    name: str
+    error: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures over all pictures of a split, as fractions in [0, 1]; NaN for absent classes.
-
-    confusion_matrix: [target, prediction] pixel counts, one matrix over all pictures.
-    picture_ious: (pictures,) mean IoU of each picture by itself, NaN where all is void.
-    boundary_f1: (num_classes,) mean over the pictures that have the class.
-    """
+    """Metrics over the images of a split, as fractions in [0, 1]; NaN for absent classes."""
 
     class_names: list[str]
-    confusion_matrix: NDArray[np.int64]
-    picture_ious: NDArray[np.float64]
-    boundary_f1: NDArray[np.float64]
-    mean_boundary_f1: float
+    images: list[ImageResult]
+    errors: list[ImageError] = field(default_factory=list)
 
-    @property
-    def pictures(self) -> int:
-        return len(self.picture_ious)
+    @cached_property
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """[target, prediction] pixel counts, one matrix over all images."""
+        count = len(self.class_names)
+        empty = np.zeros((count, count), np.int64)
+        return sum((image.confusion_matrix for image in self.images), empty)
 
     @property
     def mean_iou(self) -> float:
+        """Over the classes that the ground truth or the prediction has."""
         return metrics.mean_iou(self.confusion_matrix)
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """(num_classes,) whether the ground truth has the class."""
+        return metrics.present_classes(self.confusion_matrix)
+
+    @property
+    def absent_classes(self) -> list[str]:
+        """Classes without a pixel in the ground truth."""
+        return [n for n, here in zip(self.class_names, self.present, strict=True) if not here]
+
+    @cached_property
+    def void_outline_share(self) -> NDArray[np.float64]:
+        """(num_classes,) share of each class's outline that lies at void, in [0, 1]; NaN for a
+        class without an outline, or if boundaries were not measured."""
+        counts = [i.void_outlines for i in self.images if i.void_outlines is not None]
+        if not counts:
+            return np.full(len(self.class_names), np.nan)
+        return metrics.void_outline_share(np.sum(counts, axis=0))
+
+    @property
+    def boundaries_not_judged(self) -> NDArray[np.bool_]:
+        """(num_classes,) whether a class's outline lies at void nearly everywhere, so that its
+        boundary F1 means nothing."""
+        return self.void_outline_share >= metrics.MAX_VOID_OUTLINE
+
+    @cached_property
+    def boundary_f1(self) -> NDArray[np.float64]:
+        """(num_classes,) mean over the images that have the class; NaN where it is not judged or
+        was not measured."""
+        scores = self._boundary_scores()
+        if not scores:
+            return np.full(len(self.class_names), np.nan)
+        return metrics.mean_over_images(scores)
+
+    @property
+    def mean_boundary_f1(self) -> float:
+        """As SegNet: an image's mean over its classes, then the mean over the images."""
+        return self._mean_boundary_f1(np.ones_like(self.present))
+
+    def _mean_boundary_f1(self, classes: NDArray[np.bool_]) -> float:
+        means = [metrics.nan_mean(score[classes]) for score in self._boundary_scores()]
+        return metrics.nan_mean(np.array(means, np.float64))
+
+    def _boundary_scores(self) -> list[NDArray[np.float64]]:
+        return [
+            np.where(self.boundaries_not_judged, np.nan, image.boundary_f1)
+            for image in self.images
+            if image.boundary_f1 is not None
+        ]
+
+    @property
+    def objects(self) -> dict[str, ObjectCounts]:
+        """Counts over all images for each class whose objects were asked for."""
+        names = dict.fromkeys(name for image in self.images for name in image.objects)
+        return {
+            name: sum((image.objects[name] for image in self.images), ObjectCounts())
+            for name in names
+        }
+
+    @property
+    def membranes(self) -> MembraneMetrics | None:
+        """Means over the images, if they were asked for."""
+        found = [image.membranes for image in self.images if image.membranes is not None]
+        return mean_membrane_metrics(found) if found else None
+
     def summary(self) -> dict[str, float]:
-        """The figures over all classes."""
+        """The metrics over all classes."""
+        matrix = self.confusion_matrix
         return {
             "mean_iou": self.mean_iou,
-            "pixel_accuracy": metrics.pixel_accuracy(self.confusion_matrix),
-            "mean_accuracy": metrics.mean_accuracy(self.confusion_matrix),
-            "frequency_weighted_iou": metrics.frequency_weighted_iou(self.confusion_matrix),
+            "mean_dice": metrics.nan_mean(metrics.per_class_dice(matrix)),
+            "pixel_accuracy": metrics.pixel_accuracy(matrix),
+            "mean_accuracy": metrics.mean_accuracy(matrix),
+            "frequency_weighted_iou": metrics.frequency_weighted_iou(matrix),
             "boundary_f1": self.mean_boundary_f1,
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, with NaN as None."""
-        iou = metrics.per_class_iou(self.confusion_matrix)
-        accuracy = metrics.per_class_accuracy(self.confusion_matrix)
+    def summary_of_present(self) -> dict[str, float]:
+        """The means over the classes that the ground truth has. Their IoU counts every pixel, also
+        those that were taken for an absent class."""
+        matrix, present = self.confusion_matrix, self.present
         return {
-            "pictures": self.pictures,
-            **{name: _number(value) for name, value in self.summary().items()},
-            "classes": {
-                name: {
-                    "iou": _number(iou[i]),
-                    "accuracy": _number(accuracy[i]),
-                    "boundary_f1": _number(self.boundary_f1[i]),
-                }
-                for i, name in enumerate(self.class_names)
-            },
-            "confusion_matrix": self.confusion_matrix.tolist(),
+            "mean_iou": metrics.nan_mean(metrics.per_class_iou(matrix)[present]),
+            "mean_dice": metrics.nan_mean(metrics.per_class_dice(matrix)[present]),
+            "boundary_f1": self._mean_boundary_f1(present),
         }
+
+    def by_source(self) -> dict[str, "Evaluation"]:
+        """An evaluation for each source, in alphabetical order: see `ImageResult.source`."""
+        return {
+            source: Evaluation(self.class_names, [i for i in self.images if i.source == source])
+            for source in sorted({image.source for image in self.images})
+        }
+
+    def class_rows(self) -> dict[str, dict[str, float | None]]:
+        """The metrics of each class, by the names of CLASS_COLUMNS, None for NaN."""
+        matrix = self.confusion_matrix
+        accuracy = metrics.per_class_accuracy(matrix)
+        columns = {
+            "iou": metrics.per_class_iou(matrix),
+            "accuracy": accuracy,
+            "boundary_f1": self.boundary_f1,
+            "dice": metrics.per_class_dice(matrix),
+            "precision": metrics.per_class_precision(matrix),
+            "recall": accuracy,
+            "void_outline": self.void_outline_share,
+        }
+        return {
+            name: {key: _number(values[i]) for key, values in columns.items()}
+            for i, name in enumerate(self.class_names)
+        }
+
+    def to_json(self, *, by_source: bool = False) -> dict[str, Any]:
+        """Everything, with NaN as None.
+
+        Args:
+            by_source: Add the metrics of each source, see `by_source`.
+        """
+        present = {name: _number(value) for name, value in self.summary_of_present().items()}
+        report: dict[str, Any] = {
+            "pictures": len(self.images),  # its name since the first version
+            **{name: _number(value) for name, value in self.summary().items()},
+            "absent_classes": self.absent_classes,
+            "present_classes": {"count": int(self.present.sum()), **present},
+            "classes": self.class_rows(),
+        }
+        if self.objects:
+            report["objects"] = {name: counts.to_json() for name, counts in self.objects.items()}
+        if self.membranes is not None:
+            report["membranes"] = self.membranes.to_json()
+        if by_source:
+            report["sources"] = {
+                source: evaluation.to_json() for source, evaluation in self.by_source().items()
+            }
+        if self.errors:
+            report["errors"] = [{"image": e.name, "error": e.error} for e in self.errors]
+        report["confusion_matrix"] = self.confusion_matrix.tolist()
+        return report
 
     def table(self) -> str:
         """Per class and over all, in percent."""
-        width = max(14, *map(len, self.class_names)) + 2
-        lines = [f"{'class':<{width}}{'IoU':>9}{'accuracy':>11}{'boundary F1':>14}"]
-        for name, row in self.to_json()["classes"].items():
-            cells = [percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")]
-            lines.append(f"{name:<{width}}{cells[0]:>9}{cells[1]:>11}{cells[2]:>14}")
-        lines.append("")
-        for key, value in self.summary().items():
-            lines.append(f"{key.replace('_', ' '):<25}{percent(value):>9}")
+        lines = [*self._class_lines(), "", *self._summary_lines()]
+        if self.absent_classes:
+            lines += ["", *self._present_lines()]
+        for name, counts in self.objects.items():
+            lines += ["", *_object_lines(name, counts)]
+        if self.membranes is not None:
+            lines += ["", "membranes (means over the images)"]
+            for key, value in self.membranes.to_json().items():
+                lines.append(_line(key.replace("_", " "), value))
         return "\n".join(lines)
+
+    def _class_lines(self) -> list[str]:
+        width = max(14, *map(len, self.class_names)) + 2
+        head = "".join(f"{title:>{len(title) + 3}}" for title in CLASS_COLUMNS.values())
+        lines = [f"{'class':<{width}}{head}"]
+        not_judged = self.boundaries_not_judged
+        for i, (name, row) in enumerate(self.class_rows().items()):
+            line = f"{name:<{width}}"
+            for key, title in CLASS_COLUMNS.items():
+                cell = percent(row[key])
+                if key == "boundary_f1" and not_judged[i]:
+                    cell = NOT_JUDGED
+                line += f"{cell:>{len(title) + 3}}"
+            lines.append(line)
+        return lines
+
+    def _summary_lines(self) -> list[str]:
+        lines = [_line(SUMMARY_NAMES[key], value) for key, value in self.summary().items()]
+        if self.boundaries_not_judged.any() and math.isnan(self.mean_boundary_f1):
+            lines[-1] = f"{SUMMARY_NAMES['boundary_f1']:<25}{NOT_JUDGED:>12}: outlines are void"
+        return lines
+
+    def _present_lines(self) -> list[str]:
+        head = (
+            f"the ground truth lacks {', '.join(self.absent_classes)}; over the "
+            f"{self.present.sum()} classes present:"
+        )
+        values = self.summary_of_present().items()
+        return [head, *(_line(SUMMARY_NAMES[key], value) for key, value in values)]
+
+    def source_table(self) -> str:
+        """A line for each source: images, means over the classes present, IoU of each class."""
+        sources = self.by_source()
+        width = max(14, *map(len, sources)) + 2
+        titles = ["images", "mean IoU", "mean Dice", "pixel acc.", *self.class_names]
+        lines = [f"{'source':<{width}}" + "".join(f"{t:>{max(len(t), 6) + 2}}" for t in titles)]
+        for source, evaluation in sources.items():
+            present = evaluation.summary_of_present()
+            iou = np.where(
+                evaluation.present, metrics.per_class_iou(evaluation.confusion_matrix), np.nan
+            )
+            cells = [
+                str(len(evaluation.images)),
+                percent(present["mean_iou"]),
+                percent(present["mean_dice"]),
+                percent(metrics.pixel_accuracy(evaluation.confusion_matrix)),
+                *map(percent, iou),
+            ]
+            padded = zip(cells, titles, strict=True)
+            lines.append(
+                f"{source or '(no prefix)':<{width}}"
+                + "".join(f"{cell:>{max(len(title), 6) + 2}}" for cell, title in padded)
+            )
+        return "\n".join(lines)
+
+    def csv(self) -> str:
+        """A CSV table with a row for each image, fractions in [0, 1], empty where there is none."""
+        object_names, with_membranes = list(self.objects), self.membranes is not None
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        head = ["image", "source", "error", "mean_iou", "mean_dice", "pixel_accuracy"]
+        head += ["boundary_f1", *(f"iou_{name}" for name in self.class_names)]
+        for name in object_names:
+            head += [f"{name}_{what}" for what in ("found", "missed", "extra")]
+        if with_membranes:
+            head += ["v_rand", "v_info", "pixel_error"]
+        writer.writerow(head)
+        for image in self.images:
+            writer.writerow(_csv_row(image, self.boundaries_not_judged))
+        for failed in self.errors:
+            row = [failed.name, "", failed.error]
+            writer.writerow(row + [""] * (len(head) - len(row)))
+        return file.getvalue()
 
 
 def evaluate(
-    segmenter: Segmenter, data: SegmentationData, *, boundaries: bool = True, quiet: bool = False
+    segmenter: Segmenter,
+    data: SegmentationData,
+    *,
+    boundaries: bool = True,
+    objects: Sequence[str] = (),
+    membrane: str | None = None,
+    skip_errors: bool = False,
+    quiet: bool = False,
 ) -> Evaluation:
-    """Segment every picture and compare; of several processes each has its share of them, and the
-    figures of all. DataError if the data set has other classes.
+    """Segment every image of a split and compare it with the ground truth.
 
-    boundaries: measure boundary F1 too. quiet: no progress bar.
+    Of several processes each takes its share of the images; every one returns the metrics of all.
+
+    Args:
+        segmenter: Of a network with the dataset's classes, in their order.
+        data: A split of a dataset.
+        boundaries: Measure boundary F1 too.
+        objects: Classes whose objects, connected components, are counted.
+        membrane: The class of the membranes, to measure V-Rand, V-Info and pixel error.
+        skip_errors: Record images or labels that cannot be used in `Evaluation.errors` and go on.
+        quiet: Show no progress bar.
+
+    Raises:
+        DataError: If the dataset has other classes, lacks one that was asked for, has an image or a
+            label that cannot be used (with skip_errors: none that can).
     """
-    class_names = segmenter.model.class_names
-    if data.class_names != class_names:
+    check_classes(segmenter.model.class_names, data, [*objects, *([membrane] if membrane else [])])
+    results: list[ImageResult] = []
+    errors: list[ImageError] = []
+    for index in tqdm(
+        shared(range(len(data))), disable=quiet or not is_main_process(), unit="image"
+    ):
+        try:
+            results.append(_measure(segmenter, data, index, boundaries, objects, membrane))
+        except ValueError as error:  # DataError and PictureError, and ids out of range
+            if not skip_errors:
+                raise
+            name = Path(data.samples[index].picture).name
+            errors.append(ImageError(index, name, str(error)))
+    results = sorted(gathered(results), key=lambda result: result.index)
+    errors = sorted(gathered(errors), key=lambda failed: failed.index)
+    if errors and not results:
+        raise DataError(f"none of the {len(errors)} images can be measured: {errors[0].error}")
+    return Evaluation(data.class_names, results, errors)
+
+
+def check_classes(
+    class_names: Sequence[str], data: SegmentationData, asked_for: Sequence[str] = ()
+) -> None:
+    """DataError if the dataset has other classes than the network's `class_names`, or lacks one of
+    `asked_for`."""
+    if data.class_names != list(class_names):
         raise DataError(
-            f"the data set has the classes {', '.join(data.class_names)}; the network was trained "
+            f"the dataset has the classes {', '.join(data.class_names)}; the network was trained "
             f"for {', '.join(class_names)}"
         )
-    num_classes = len(class_names)
-    matrix = np.zeros((num_classes, num_classes), np.int64)
-    found = []  # of each picture its index, mean IoU and boundary F1
-    share = shared(range(len(data)))
-    for index in tqdm(share, disable=quiet or not is_main_process(), unit="picture"):
-        picture, target = data.pair(index)
-        class_map = segmenter(picture).class_map
-        own = metrics.confusion_matrix(target, class_map, num_classes)
-        matrix += own
-        boundary = metrics.boundary_f1(target, class_map, num_classes) if boundaries else None
-        found.append((index, metrics.mean_iou(own), boundary))
-    found = sorted(gathered(found), key=lambda item: item[0])
-    scores = [boundary for *_, boundary in found if boundary is not None]
-    if boundaries:
-        per_class = metrics.mean_over_pictures(scores)
-        # As SegNet: a picture's mean over its classes, then the mean over the pictures.
-        overall = metrics.nan_mean(np.array([metrics.nan_mean(score) for score in scores]))
-    else:
-        per_class, overall = np.full(num_classes, np.nan), math.nan
-    return Evaluation(
-        class_names=class_names,
-        confusion_matrix=_summed(matrix, segmenter.device),
-        picture_ious=np.array([iou for _, iou, _ in found]),
-        boundary_f1=per_class,
-        mean_boundary_f1=overall,
+    for name in asked_for:
+        if name not in class_names:
+            raise DataError(f"there is no class {name!r}; choose one of {', '.join(class_names)}")
+
+
+def _measure(
+    segmenter: Segmenter,
+    data: SegmentationData,
+    index: int,
+    boundaries: bool,
+    objects: Sequence[str],
+    membrane: str | None,
+) -> ImageResult:
+    names = data.class_names
+    image, target = data.pair(index)
+    class_map = segmenter(image).class_map
+    return ImageResult(
+        index=index,
+        name=Path(data.samples[index].picture).name,
+        confusion_matrix=metrics.confusion_matrix(target, class_map, len(names)),
+        boundary_f1=metrics.boundary_f1(target, class_map, len(names)) if boundaries else None,
+        void_outlines=metrics.void_outline_counts(target, len(names)) if boundaries else None,
+        objects={name: object_counts(target, class_map, names.index(name)) for name in objects},
+        membranes=(
+            membrane_metrics(target, class_map, names.index(membrane)) if membrane else None
+        ),
     )
 
 
-def _summed(matrix: NDArray[np.int64], device: torch.device) -> NDArray[np.int64]:
-    return summed(torch.from_numpy(matrix).to(device)).cpu().numpy()
+def _csv_row(image: ImageResult, not_judged: NDArray[np.bool_]) -> list[Any]:
+    matrix = image.confusion_matrix
+    boundary = math.nan
+    if image.boundary_f1 is not None:
+        boundary = metrics.nan_mean(image.boundary_f1[~not_judged])
+    values = [
+        image.mean_iou,
+        metrics.nan_mean(metrics.per_class_dice(matrix)),
+        metrics.pixel_accuracy(matrix),
+        boundary,
+        *metrics.per_class_iou(matrix),
+    ]
+    row: list[Any] = [image.name, image.source, "", *map(_cell, values)]
+    for counts in image.objects.values():
+        row += [counts.found, counts.missed, counts.extra]
+    if image.membranes is not None:
+        one = image.membranes
+        row += [_cell(value) for value in (one.v_rand, one.v_info, one.pixel_error)]
+    return row
+
+
+def _object_lines(name: str, counts: ObjectCounts) -> list[str]:
+    return [
+        f"objects of {name}, matched at IoU 0.5: {counts.found} found, {counts.missed} missed, "
+        f"{counts.extra} extra",
+        _line("precision", counts.precision),
+        _line("recall", counts.recall),
+        _line("AP at IoU 0.5", counts.average_precision),
+    ]
+
+
+def _line(name: str, value: float | None) -> str:
+    return f"{name:<25}{percent(value):>9}"
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
 
 
 def _number(value: float) -> float | None:

@@ -1,48 +1,245 @@
-"""Model cards, made from what was measured: `evaluation.json` and `training.json`."""
+"""Model cards, made from the record: what was measured, how it was trained, what is declared.
+
+    evaluation.json     the metrics, by `segmodels evaluate --card`
+    training.json       the training's configuration, by `segmodels train`
+    card.json           what neither tells (dataset, license, terms), by `segmodels card`; optional
+
+What the record does not tell is left out of the card, never guessed.
+"""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from numpy.typing import NDArray
 
-from segmodels.evaluation.dataset_info import KNOWN_DATA
-from segmodels.evaluation.failures import weakest_classes
+from segmodels.evaluation.dataset_info import DATASETS, DatasetInfo
+from segmodels.evaluation.evaluator import NOT_JUDGED, SUMMARY_NAMES, Evaluation, ImageResult
+from segmodels.evaluation.metrics import MAX_VOID_OUTLINE, per_class_accuracy, per_class_iou
 from segmodels.hub.checkpoint import CheckpointError
-from segmodels.hub.filenames import EVALUATION_NAME, START_TRAINING, TRAINING_NAME
+from segmodels.hub.filenames import (
+    CARD_INFO_NAME,
+    CARD_NAME,
+    EVALUATION_NAME,
+    START_TRAINING,
+    TRAINING_NAME,
+    WEIGHTS_NAME,
+)
 from segmodels.models.base import SegmentationModel, load_model
 from segmodels.models.vgg16 import OXFORD_STD
 from segmodels.utils.files import write_text
 from segmodels.utils.formatting import percent
 
-PICTURE_NAME = "examples.jpg"  # beside the card, see `showcase.write_showcase`
-FIGURES = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
+EXAMPLES_NAME = "examples.jpg"  # beside the card, see `qualitative.write_examples`
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+OUT_OF_DOMAIN = "out_of_domain"  # of evaluation.json: metrics on data of another origin, by name
+WEIGHTS_DIGEST = "weights_sha256"  # of its entries: the weights that were measured
+# Found in cards that segmodels, now or in earlier versions, and huggingface_hub's mixin write.
+GENERATED_MARKS = (
+    "<!-- Written by segmodels;",
+    "Part of segmodels: FCN, U-Net and SegNet, side by side.",
+    "- Docs: [More Information Needed]",
+)
+# Entries of training.json that are no options of `segmodels train`.
+NO_OPTIONS = ("network", "start", START_TRAINING, "carried_over")
+OVERALL = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
+CLASS_TITLES = {
+    "iou": "IoU",
+    "dice": "Dice (F1)",
+    "precision": "precision",
+    "accuracy": "accuracy (recall)",
     "boundary_f1": "boundary F1",
 }
-NOT_PUBLISHED = ("as published: none on this test set", "-", "-", "-", "-")
+NOTABLE = 0.05  # share of a class's pixels from which on a confusion is mentioned
+NO_SELECTION = "Which images guided the choices of the training is not recorded."
 
 
-def write_card(folder: Path) -> Path:
-    """Write README.md, whole or not at all, into a model folder that has an `evaluation.json`, and
-    perhaps `training.json` and `examples.jpg`. CheckpointError if it has none, or one of its files
-    cannot be read."""
-    model = load_model(folder)
-    evaluation = _read_json(folder / EVALUATION_NAME, "make it with `segmodels evaluate --card`")
-    training = None
-    if (folder / TRAINING_NAME).exists():
-        training = _read_json(folder / TRAINING_NAME, "put back the one that the training wrote")
-    path = folder / "README.md"
-    picture = (folder / PICTURE_NAME).exists()
-    name = folder.resolve().name
-    write_text(path, card_text(model, name, evaluation, training, picture=picture))
+@dataclass(frozen=True)
+class CardInfo:
+    """The content of card.json: what the record of training and evaluation does not tell.
+
+    Attributes:
+        dataset: A key of `dataset_info.DATASETS`, whose facts the other fields override.
+        dataset_name: The training data's name.
+        license: Of the weights, as the Hub spells it: "cc-by-4.0", "other" ...
+        license_name: Its name, where `license` is "other".
+        license_link: Where its terms are stated.
+        terms: Of the weights and the data, in Markdown.
+        limits: What the network is not for, in Markdown.
+        selection: On which images choices were made, and how often the measured split was looked
+            at, in Markdown.
+        examples: What the images of examples.jpg are, in Markdown.
+    """
+
+    dataset: str | None = None
+    dataset_name: str | None = None
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    terms: str | None = None
+    limits: str | None = None
+    selection: str | None = None
+    examples: str | None = None
+
+    @property
+    def known(self) -> DatasetInfo | None:
+        return DATASETS[self.dataset] if self.dataset else None
+
+    def complete(self) -> "CardInfo":
+        """With the facts of a known dataset where a field is None."""
+        known = self.known
+        if known is None:
+            return self
+        facts = {
+            "dataset_name": known.title,
+            "license": known.license,
+            "license_name": known.license_name,
+            "license_link": known.license_link,
+            "terms": known.terms,
+            "limits": known.limits,
+        }
+        return replace(self, **{k: v for k, v in facts.items() if getattr(self, k) is None})
+
+
+# ---- files ----
+
+
+def read_card_info(folder: Path) -> CardInfo:
+    """The folder's card.json, empty if there is none. CheckpointError if it cannot be used."""
+    path = folder / CARD_INFO_NAME
+    if not path.exists():
+        return CardInfo()
+    entries = _read_json(path, "mend it or delete it")
+    names = [field.name for field in fields(CardInfo)]
+    if not isinstance(entries, dict) or not set(entries) <= set(names):
+        raise CheckpointError(f"{path} must be an object with the entries {', '.join(names)}")
+    for name, value in entries.items():
+        if not isinstance(value, str):
+            raise CheckpointError(f"{path}: {name} must be a string, got {value!r}")
+    if entries.get("dataset") not in (None, *DATASETS):
+        raise CheckpointError(
+            f"{path}: dataset must be one of {', '.join(DATASETS)}, got {entries['dataset']!r}; "
+            "describe any other by dataset_name, license and terms"
+        )
+    return CardInfo(**entries)
+
+
+def write_card_info(folder: Path, changes: Mapping[str, str]) -> None:
+    """Change entries of the folder's card.json. CheckpointError for what is there and cannot be
+    used."""
+    info = replace(read_card_info(folder), **changes)
+    entries = {name: value for name, value in asdict(info).items() if value is not None}
+    write_text(folder / CARD_INFO_NAME, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+
+
+def record_evaluation(
+    folder: Path, report: Mapping[str, Any], *, out_of_domain: str | None = None
+) -> None:
+    """Write a model folder's evaluation.json, atomically.
+
+    Metrics on data of another origin that are there stay if they are of the same weights.
+
+    Args:
+        folder: The model's folder.
+        report: `Evaluation.to_json()`, with "split" and "data".
+        out_of_domain: Keep the folder's own metrics, and add these under this name.
+    """
+    path = folder / EVALUATION_NAME
+    before = _read_json(path, "delete it") if path.exists() else {}
+    digest = weights_digest(folder)
+    entry = {**report, WEIGHTS_DIGEST: digest}
+    sections = {
+        name: section
+        for name, section in before.get(OUT_OF_DOMAIN, {}).items()
+        if section.get(WEIGHTS_DIGEST) == digest
+    }
+    if out_of_domain:
+        sections[out_of_domain] = entry
+        entry = before
+    entry = {key: value for key, value in entry.items() if key != OUT_OF_DOMAIN}
+    if sections:
+        entry[OUT_OF_DOMAIN] = sections
+    write_text(path, json.dumps(entry, indent=2) + "\n")
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the folder's weights, hexadecimal."""
+    with open(folder / WEIGHTS_NAME, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def check_card_can_be_written(
+    folder: Path, *, overwrite: bool = False, needs_evaluation: bool = False
+) -> None:
+    """Find what would keep `write_card` from writing, before anything is computed.
+
+    Args:
+        folder: The model's folder.
+        overwrite: Whether a README.md that segmodels did not write may be replaced.
+        needs_evaluation: Whether evaluation.json has to be there already.
+
+    Raises:
+        CheckpointError: If a README.md by hand is there, or a record cannot be read.
+    """
+    card = folder / CARD_NAME
+    if card.exists() and not overwrite and not is_generated(card):
+        raise CheckpointError(
+            f"{card} was not written by segmodels: add --overwrite to replace it, or move it away"
+        )
+    read_card_info(folder)
+    _read_training(folder)
+    if needs_evaluation or (folder / EVALUATION_NAME).exists():
+        _read_evaluation(folder)
+
+
+def is_generated(card: Path) -> bool:
+    """Whether a README.md is a card that segmodels, or huggingface_hub for it, wrote."""
+    text = card.read_text(encoding="utf-8", errors="replace")
+    return not text.strip() or any(mark in text for mark in GENERATED_MARKS)
+
+
+def write_card(folder: Path, *, overwrite: bool = False) -> Path:
+    """Write README.md, atomically, into a model folder.
+
+    Args:
+        folder: A model folder with evaluation.json, and perhaps training.json, card.json and
+            examples.jpg.
+        overwrite: Replace a README.md that segmodels did not write.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        CheckpointError: If evaluation.json is missing, a record cannot be read, or a README.md by
+            hand is there.
+    """
+    check_card_can_be_written(folder, overwrite=overwrite, needs_evaluation=True)
+    text = card_text(
+        load_model(folder),
+        folder.resolve().name,
+        _read_evaluation(folder),
+        _read_training(folder),
+        read_card_info(folder),
+        has_examples=(folder / EXAMPLES_NAME).exists(),
+    )
+    path = folder / CARD_NAME
+    write_text(path, text)
     return path
+
+
+def _read_evaluation(folder: Path) -> Any:
+    return _read_json(folder / EVALUATION_NAME, "make it with `segmodels evaluate --card`")
+
+
+def _read_training(folder: Path) -> Any:
+    path = folder / TRAINING_NAME
+    return _read_json(path, "restore the one that the training wrote") if path.exists() else None
 
 
 def _read_json(path: Path, remedy: str) -> Any:
@@ -52,137 +249,237 @@ def _read_json(path: Path, remedy: str) -> Any:
         raise CheckpointError(f"{path} cannot be read ({error}): {remedy}") from error
 
 
+# ---- the card ----
+
+
 def card_text(
     model: SegmentationModel,
     name: str,
     evaluation: Mapping[str, Any],
     training: Mapping[str, Any] | None,
+    info: CardInfo | None = None,
     *,
-    picture: bool = False,
+    has_examples: bool = False,
 ) -> str:
-    """The card in Markdown, its metadata in front.
+    """Make the card.
 
-    name: of the model, "unet-camvid" for example: what it was trained on comes last.
-    evaluation: `Evaluation.to_json()`. training: the recipe as `training.json` has it.
-    picture: whether `examples.jpg` is beside the card.
+    Args:
+        model: The network.
+        name: The repository's name.
+        evaluation: Content of evaluation.json, also of an earlier version's.
+        training: Content of training.json.
+        info: Content of card.json.
+        has_examples: Whether examples.jpg is beside the card.
+
+    Returns:
+        Markdown, with the Hub's metadata in front.
     """
-    data = name.rsplit("-", 1)[-1]
-    known = KNOWN_DATA.get(data)
-    architecture = type(model).__name__
-    heading = model.display_name
-    parts = [
-        f"---\n{_metadata(model, name, data, evaluation).to_yaml()}\n---\n",
-        f"# {heading} on {known.title if known else data}\n",
-        f"{heading} ({model.paper.citation}), {model.parameter_count / 1e6:.1f} M parameters, "
-        f"for {model.num_classes} classes: {', '.join(map(_escaped, model.class_names))}. "
-        "Part of segmodels: FCN, U-Net and SegNet, side by side.\n",
-        "## Use\n",
-        _usage(architecture, name),
-        "## Figures\n",
-        f"`segmodels evaluate` on the {evaluation['pictures']} pictures of the split "
-        f"`{evaluation['split']}`: single scale, one confusion matrix over all pictures, void left "
-        "out; boundary F1 with a tolerance of 0.75 % of the diagonal, void not judged.\n",
-        _overall_table(architecture, heading, data, evaluation),
-        _class_table(evaluation),
-        "## Where it fails\n",
-        _failures(evaluation, picture),
-        "## Training\n",
-        _training(training, name),
-        "## Limits and terms\n",
-        "The network knows the scenes of its training pictures only, and gives every pixel one of "
-        "its classes, also where none fits. It is a subject of study, not a part of a vehicle.\n",
-        _terms(model, training, data),
-    ]
-    return "\n".join(parts)
+    info = (info or CardInfo()).complete()
+    evaluation = _completed(evaluation)
+    data_name = info.dataset_name
+    card = ModelCard.from_template(
+        _metadata(model, name, info, evaluation),
+        template_path=str(TEMPLATE),
+        name=name,
+        heading=f"{model.display_name} on {data_name}" if data_name else model.display_name,
+        display_name=model.display_name,
+        class_name=type(model).__name__,
+        citation=model.paper.citation,
+        parameters=f"{model.parameter_count / 1e6:.1f}",
+        class_names=[_escaped(name) for name in model.class_names],
+        absent_classes=[_escaped(name) for name in evaluation.get("absent_classes", [])],
+        evaluation=evaluation,
+        overall_table=_overall_table(model, info, evaluation),
+        class_table=_class_table(evaluation),
+        source_table=_source_table(evaluation),
+        out_of_domain=_out_of_domain(evaluation),
+        weakest=_weakest(evaluation),
+        has_examples=has_examples,
+        commands=_commands(training, name),
+        info={
+            "selection": info.selection or NO_SELECTION,
+            "examples": f"{info.examples} " if info.examples else "",
+        },
+        limits=f" {info.limits}" if info.limits else "",
+        terms=_terms(model, training, info),
+        percent=percent,
+        escape=_escaped,
+    )
+    return card.content.rstrip("\n") + "\n"
+
+
+def _completed(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluation.json of an earlier version with what its confusion matrix tells besides."""
+    if "confusion_matrix" not in evaluation:
+        return dict(evaluation)
+    matrix = np.array(evaluation["confusion_matrix"], np.int64)
+    names = list(evaluation["classes"])
+    computed = Evaluation(names, [ImageResult(0, "", matrix)]).to_json()
+    classes = {name: {**computed["classes"][name], **evaluation["classes"][name]} for name in names}
+    return {**computed, **evaluation, "classes": classes}
 
 
 def _metadata(
-    model: SegmentationModel, name: str, data: str, evaluation: Mapping[str, Any]
+    model: SegmentationModel, name: str, info: CardInfo, evaluation: Mapping[str, Any]
 ) -> ModelCardData:
-    known = KNOWN_DATA.get(data)
+    data_name = info.dataset_name or evaluation.get("data")
     results = [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=data,
-            dataset_name=known.title if known else data,
+            dataset_type=info.dataset or data_name,
+            dataset_name=data_name,
             dataset_split=evaluation["split"],
             metric_type=key,
-            metric_name=text,
+            metric_name=title,
             metric_value=round(evaluation[key], 4),
         )
-        for key, text in FIGURES.items()
-        if evaluation[key] is not None
+        for key, title in SUMMARY_NAMES.items()
+        if data_name and evaluation.get(key) is not None
     ]
     return ModelCardData(
-        license=known.license if known else None,
-        license_name=known.license_name if known else None,
+        license=info.license,
+        license_name=info.license_name,
+        license_link=info.license_link,
         library_name="segmodels",
         pipeline_tag="image-segmentation",
-        tags=["semantic-segmentation", type(model).__name__.lower(), "pytorch_model_hub_mixin"],
-        datasets=[data],
+        tags=["semantic-segmentation", model.architecture, "pytorch_model_hub_mixin"],
+        datasets=[info.dataset] if info.dataset else None,
         metrics=["mean_iou", "accuracy"],
         model_name=name,
-        eval_results=results,
+        eval_results=results or None,
     )
 
 
-def _usage(architecture: str, name: str) -> str:
-    return (
-        "```python\n"
-        f"from segmodels import Segmenter, {architecture}\n\n"
-        f'segmenter = Segmenter({architecture}.from_pretrained("ORG/{name}"))\n'
-        'result = segmenter("street.jpg")\n'
-        'result.overlay().save("overlay.png")\n'
-        'result.save("class_ids.png")\n'
-        "```\n"
-    )
-
-
-def _overall_table(
-    architecture: str, heading: str, data: str, evaluation: Mapping[str, Any]
-) -> str:
-    keys = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
-    ours = (f"**{heading}, these weights**", *(percent(evaluation[key]) for key in keys))
-    known = KNOWN_DATA.get(data)
-    others = known.published.get(architecture, [NOT_PUBLISHED]) if known else []
-    rows = [ours, *others]
-    head = ("percent", *(FIGURES[key] for key in keys))
-    return _table(head, rows)
+def _overall_table(model: SegmentationModel, info: CardInfo, evaluation: Mapping[str, Any]) -> str:
+    cells = [percent(evaluation[key]) for key in OVERALL]
+    if evaluation[OVERALL[-1]] is None and any(map(_not_judged, evaluation["classes"].values())):
+        cells[-1] = NOT_JUDGED
+    rows = [(f"**{model.display_name}, these weights**", *cells)]
+    if info.known:
+        rows += info.known.published.get(model.architecture, [])
+    return _table(("percent", *(SUMMARY_NAMES[key] for key in OVERALL)), rows)
 
 
 def _class_table(evaluation: Mapping[str, Any]) -> str:
-    rows = [
-        (_escaped(name), *(percent(row[key]) for key in ("iou", "accuracy", "boundary_f1")))
-        for name, row in evaluation["classes"].items()
+    rows = []
+    for name, row in evaluation["classes"].items():
+        cells = [percent(row.get(key)) for key in CLASS_TITLES]
+        if _not_judged(row):
+            cells[-1] = NOT_JUDGED
+        rows.append((_escaped(name), *cells))
+    return _table(("class", *CLASS_TITLES.values()), rows)
+
+
+def _not_judged(row: Mapping[str, Any]) -> bool:
+    return (row.get("void_outline") or 0) >= MAX_VOID_OUTLINE
+
+
+def _source_table(evaluation: Mapping[str, Any]) -> str:
+    """Means and IoU of each source over the classes that its ground truth has; "" without
+    sources."""
+    sources = evaluation.get("sources", {})
+    classes = [
+        name
+        for name in evaluation["classes"]
+        if any(name not in source["absent_classes"] for source in sources.values())
     ]
-    return _table(("class", "IoU", "accuracy", "boundary F1"), rows)
+    rows = []
+    for source, part in sources.items():
+        present = part["present_classes"]
+        iou = [
+            None if name in part["absent_classes"] else part["classes"][name]["iou"]
+            for name in classes
+        ]
+        cells = [present["mean_iou"], present["mean_dice"], part["pixel_accuracy"], *iou]
+        title = _escaped(source) or "(no prefix)"
+        rows.append((title, str(part["pictures"]), *map(percent, cells)))
+    head = ("source", "images", "mean IoU", "mean Dice", "pixel accuracy", *map(_escaped, classes))
+    return _table(head, rows) if rows else ""
 
 
-def _failures(evaluation: Mapping[str, Any], picture: bool) -> str:
-    parts = []
-    if "confusion_matrix" in evaluation:
-        matrix = np.array(evaluation["confusion_matrix"])
-        sentences = weakest_classes(matrix, list(evaluation["classes"]))
-        listed = "".join(f"- {sentence}\n" for sentence in sentences)
-        parts.append(f"The weakest classes, from the confusion matrix:\n\n{listed}")
-    if picture:
-        parts.append(
-            "On pictures that are in no data set; in the last column it is the less sure, the "
-            f"darker: look there first.\n\n![Pictures, classes, confidence]({PICTURE_NAME})\n"
+def _out_of_domain(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    sections = []
+    for name, section in evaluation.get(OUT_OF_DOMAIN, {}).items():
+        parts = dict(section)
+        if "sources" not in parts:  # one line for all of it
+            parts["sources"] = {section.get("data", ""): section}
+        sections.append(
+            {
+                "name": name,
+                "pictures": section["pictures"],
+                "split": section["split"],
+                "table": _source_table(parts),
+            }
         )
-    return "\n".join(parts) or "Not recorded.\n"
+    return sections
 
 
-def _training(training: Mapping[str, Any] | None, name: str) -> str:
-    if training is None:
-        return "How these weights were trained is not recorded.\n"
+# ---- where it fails ----
+
+
+def _weakest(evaluation: Mapping[str, Any]) -> list[str]:
+    if "confusion_matrix" not in evaluation:
+        return []
+    names = [_escaped(name) for name in evaluation["classes"]]
+    return weakest_classes(np.array(evaluation["confusion_matrix"]), names)
+
+
+def weakest_classes(
+    matrix: NDArray[np.int64], class_names: Sequence[str], count: int = 3
+) -> list[str]:
+    """Describe the classes of the lowest IoU.
+
+    Args:
+        matrix: [target, prediction] pixel counts.
+        class_names: In the order of the ids.
+        count: How many classes.
+
+    Returns:
+        A sentence or two for each, lowest IoU first: how much of it is found, what the rest is
+        taken for, and what is taken for it.
+    """
+    iou, found = per_class_iou(matrix), per_class_accuracy(matrix)
+    order = [int(i) for i in np.argsort(iou, kind="stable") if matrix[i].any()]
+    return [_sentences(matrix, class_id, class_names, iou, found) for class_id in order[:count]]
+
+
+def _sentences(
+    matrix: NDArray[np.int64],
+    class_id: int,
+    class_names: Sequence[str],
+    iou: NDArray[np.float64],
+    found: NDArray[np.float64],
+) -> str:
+    name = class_names[class_id]
+    missed = _others(matrix[class_id], class_id, "% are taken for", "% for", class_names)
+    wrong = _others(matrix[:, class_id], class_id, "% is", "%", class_names)
+    text = f"**{name}** (IoU {percent(iou[class_id])} %): "
+    text += f"{100 * found[class_id]:.0f} % of its pixels are found" + (
+        f", {missed}." if missed else "."
+    )
+    return text + (f" Of what is predicted as {name}, {wrong}." if wrong else "")
+
+
+def _others(
+    counts: NDArray[np.int64], class_id: int, first: str, next_: str, class_names: Sequence[str]
+) -> str:
+    """The two largest of the other classes, if they are notable: "27 % are taken for building and
+    10 % for tree" where the words are `first` and `next_`."""
+    shares = counts / max(1, counts.sum())
+    shares[class_id] = 0
+    largest = [i for i in np.argsort(-shares, kind="stable")[:2] if shares[i] >= NOTABLE]
+    words = zip(largest, (first, next_), strict=False)
+    return " and ".join(f"{100 * shares[i]:.0f} {word} {class_names[i]}" for i, word in words)
+
+
+# ---- training and terms ----
+
+
+def _commands(training: Mapping[str, Any] | None, name: str) -> list[str]:
+    """The commands that repeat the training, one for each stage."""
     stages = _stages(training)
     names = [*(f"{name}-stage-{number}" for number in range(1, len(stages))), name]
-    lines = "\n".join(map(_command, stages, [None, *names], names))
-    return (
-        "Trained on the split `train` alone; choices were made on `val`, and `test` was measured "
-        f"at the end. Repeat it with\n\n```bash\n{lines}\n```\n"
-    )
+    return list(map(_command, stages, [None, *names], names))
 
 
 def _stages(training: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
@@ -191,39 +488,55 @@ def _stages(training: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 
 def _command(training: Mapping[str, Any], start: str | None, out: str) -> str:
-    options = {
-        key: value for key, value in training.items() if value is not None and key != START_TRAINING
-    }
-    options |= {"start": start} if start else {}
-    command = [f"segmodels train {options.pop('network')}", f"--out {out}"]
+    command = [f"segmodels train {training['network']}", f"--out {out}"]
+    options = {key: value for key, value in training.items() if key not in NO_OPTIONS}
+    options["start"] = start or training.get("start")
     for key, value in options.items():
-        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-        command.append(f"--{key.replace('_', '-')} {text}")
+        option = key.replace("_", "-")
+        if value is True or value is False:
+            command.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            command.append(f"--{option} {_argument(value)}")
     return " \\\n    ".join(command)
 
 
-def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, data: str) -> str:
-    """What is known of them: the data set's, and VGG16's where the encoder began with it."""
-    known = KNOWN_DATA.get(data)
-    text = known.terms if known else f"Data: {data}."
+def _argument(value: Any) -> str:
+    """As it is typed; of a path only its last part, since a card is for other machines."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
+
+
+def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, info: CardInfo) -> str:
+    """What is known of them: the dataset's, and VGG16's where the encoder started from it."""
+    parts = []
+    if info.terms:
+        parts.append(info.terms)
+    elif info.license:
+        name = info.license_name or info.license
+        link = f"[{name}]({info.license_link})" if info.license_link else name
+        parts.append(f"License of the weights: {link}.")
+    else:
+        parts.append("No license of the weights is declared.")
     stages = _stages(training)
     if any(stage.get("vgg16") for stage in stages):
         oxford = model.image_std == list(OXFORD_STD)
-        text += (
-            " The encoder started from Oxford's VGG16 (Simonyan and Zisserman, 2015; CC BY 4.0)."
+        parts.append(
+            "The encoder started from Oxford's VGG16 (Simonyan and Zisserman, 2015; CC BY 4.0)."
             if oxford
-            else " The encoder started from VGG16's ImageNet weights."
+            else "The encoder started from VGG16's ImageNet weights."
         )
     if stages and stages[0].get("start"):
-        text += f" The training went on from the weights of `{stages[0]['start']}`."
-    return text + "\n"
+        start = _argument(stages[0]["start"])
+        parts.append(f"The training started from the weights of `{start}`.")
+    return " ".join(parts)
 
 
 def _escaped(name: str) -> str:
-    """A class's name as text that Markdown takes for nothing else."""
+    """A name as text that Markdown takes for nothing else."""
     return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", name)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---", *("--:" for _ in head[1:])), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

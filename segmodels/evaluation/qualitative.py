@@ -1,101 +1,118 @@
-"""A picture grid: where a network is at its best and at its worst, beside the ground truth."""
+"""Contact sheets of results: a network's best and worst images, and the examples of its card."""
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from segmodels.data.dataset import IGNORE_INDEX, SegmentationData
 from segmodels.data.image_io import resize
 from segmodels.evaluation.evaluator import Evaluation
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import SegmentationModel
+from segmodels.utils.contact_sheet import LegendEntry, Tile, contact_sheet
+from segmodels.utils.files import atomic_write
 from segmodels.utils.formatting import percent
 
-CELL = 320  # pixels, the longer side of a picture in the grid
-GAP, LINE = 8, 22
-COLUMNS = ("picture", "ground truth", "prediction", "errors")
+CELL = 320  # pixels, the longer side of an image on a sheet
 WRONG, RIGHT, VOID = (215, 25, 28), (230, 230, 230), (255, 255, 255)
+MAX_EXAMPLES_BYTES = 100_000  # of the file: a card is read over the network
 
 
-def picture_grid(
+def image_grid(
     segmenter: Segmenter, data: SegmentationData, evaluation: Evaluation, count: int = 4
 ) -> Image.Image:
-    """The `count` pictures of the highest mean IoU and the `count` of the lowest, worst last; a row
-    each: picture, ground truth, prediction, and where they differ (red; void is white), under their
-    name and mean IoU. RGB, with a legend of the classes."""
+    """Draw the images of the highest and of the lowest mean IoU, worst last.
+
+    Args:
+        segmenter: The network that was evaluated.
+        data: The split that it was evaluated on.
+        evaluation: The result.
+        count: Images of each kind.
+
+    Returns:
+        RGB, a row for each image: itself under its name and mean IoU, ground truth, prediction, and
+        errors (red; void is white), with a legend of the classes.
+    """
     rows = []
-    for index in best_and_worst(evaluation.picture_ious, count):
-        iou = percent(float(evaluation.picture_ious[index]))
-        name = data.samples[index].picture.name
-        rows.append((f"{name}: mean IoU {iou} %", _panels(segmenter, data, index)))
-    return draw_grid(COLUMNS, rows, segmenter.model)
+    for place in best_and_worst(np.array([i.mean_iou for i in evaluation.images]), count):
+        result = evaluation.images[place]
+        note = f"mean IoU {percent(result.mean_iou)} %"
+        rows.append(_comparison(segmenter, data, result.index, result.name, note))
+    return contact_sheet(rows, legend=_legend(segmenter.model))
 
 
 def best_and_worst(ious: NDArray[np.float64], count: int) -> list[int]:
-    """Indices of the `count` highest and the `count` lowest figures, highest first; no picture
-    twice, and none whose figure is NaN."""
+    """Indices of the `count` highest and the `count` lowest values, highest first; none twice, and
+    none that is NaN."""
     order = [int(i) for i in np.argsort(-ious, kind="stable") if not math.isnan(ious[i])]
     return order if len(order) <= 2 * count else [*order[:count], *order[-count:]]
 
 
-def _panels(segmenter: Segmenter, data: SegmentationData, index: int) -> list[Image.Image]:
-    picture, target = data.pair(index)
-    prediction = segmenter(picture).class_map
+def examples_sheet(segmenter: Segmenter, images: Sequence[Path], credit: str = "") -> Image.Image:
+    """Draw what a network makes of images without ground truth, for its model card.
+
+    Args:
+        segmenter: The network.
+        images: Image files, a row each.
+        credit: The last line, on the images' origin.
+
+    Returns:
+        RGB, with a legend: image, overlay of the classes, and the winning class's probability in
+        grey, black being 0.2 and less.
+    """
+    rows = []
+    for path in images:
+        result = segmenter(path)
+        grey = ((result.confidence - 0.2).clip(0, 0.8) / 0.8 * 255).astype(np.uint8)
+        overlay = np.array(result.overlay(0.7))
+        rows.append(
+            [
+                Tile(Image.fromarray(resize(result.array, CELL)), path.name),
+                Tile(Image.fromarray(resize(overlay, CELL)), "classes"),
+                Tile(
+                    Image.fromarray(resize(grey, CELL)).convert("RGB"),
+                    "confidence (dark: uncertain)",
+                ),
+            ]
+        )
+    return contact_sheet(rows, legend=_legend(segmenter.model), footer=credit)
+
+
+def write_examples(image: Image.Image, path: Path) -> None:
+    """Write a JPEG of at most MAX_EXAMPLES_BYTES, or of quality 40, atomically."""
+    for quality in range(88, 39, -8):
+        buffer = BytesIO()
+        image.save(buffer, format="JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= MAX_EXAMPLES_BYTES:
+            break
+    with atomic_write(path) as scratch:
+        scratch.write_bytes(buffer.getvalue())
+
+
+def _comparison(
+    segmenter: Segmenter, data: SegmentationData, index: int, title: str, note: str
+) -> list[Tile]:
+    image, target = data.pair(index)
+    prediction = segmenter(image).class_map
     colors = np.full((256, 3), VOID, np.uint8)
     colors[: len(data.class_names)] = segmenter.model.palette
-    void = target == IGNORE_INDEX
-    errors = np.where((target != prediction)[..., None], WRONG, RIGHT)
-    errors = np.where(void[..., None], VOID, errors).astype(np.uint8)
-    panels = [Image.fromarray(resize(picture, CELL))]
-    for panel in (colors[target], colors[prediction], errors):
-        panels.append(Image.fromarray(resize(panel, CELL, nearest=True)))
-    return panels
+    errors = np.where((target != prediction)[..., None], WRONG, RIGHT).astype(np.uint8)
+    errors[target == IGNORE_INDEX] = VOID
+    panels = {
+        "ground truth": colors[target],
+        "prediction": colors[prediction],
+        "errors": errors,
+    }
+    tiles = [Tile(Image.fromarray(resize(image, CELL)), title, note)]
+    for name, panel in panels.items():
+        tiles.append(Tile(Image.fromarray(resize(panel, CELL, nearest=True)), name))
+    return tiles
 
 
-def draw_grid(
-    columns: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[Image.Image]]],
-    model: SegmentationModel,
-    note: str = "",
-) -> Image.Image:
-    """Rows of panels, of at most CELL pixels each way, under their captions, with a head of column
-    names, a legend of the model's classes and a last line. RGB."""
-    legend = _legend(model.class_names, model.palette, len(columns) * (CELL + GAP) - GAP)
-    heights = [LINE + max(panel.height for panel in panels) + GAP for _, panels in rows]
-    width = len(columns) * (CELL + GAP) + GAP
-    height = LINE + sum(heights) + legend.height + LINE * bool(note) + 2 * GAP
-    canvas = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(14)
-    for number, name in enumerate(columns):
-        draw.text((GAP + number * (CELL + GAP), 4), name, "black", font)
-    top = LINE
-    for (caption, panels), height in zip(rows, heights, strict=True):
-        draw.text((GAP, top + 4), caption, "black", font)
-        for number, panel in enumerate(panels):
-            canvas.paste(panel, (GAP + number * (CELL + GAP), top + LINE))
-        top += height
-    canvas.paste(legend, (GAP, top + GAP))
-    draw.text((GAP, top + GAP + legend.height + 2), note, "black", font)
-    return canvas
-
-
-def _legend(names: Sequence[str], palette: Sequence[Sequence[int]], width: int) -> Image.Image:
-    """A square and a name for each class, in lines of at most `width` pixels."""
-    font = ImageFont.load_default(14)
-    places, x, y = [], 0, 0
-    for name in names:
-        needed = round(font.getlength(name)) + LINE + 16
-        if x and x + needed > width:
-            x, y = 0, y + LINE
-        places.append((x, y))
-        x += needed
-    legend = Image.new("RGB", (width, y + LINE), "white")
-    draw = ImageDraw.Draw(legend)
-    for name, color, (left, top) in zip(names, palette, places, strict=True):
-        box = (left, top + 2, left + 15, top + 17)
-        draw.rectangle(box, fill=tuple(color), outline="black")
-        draw.text((left + LINE, top + 2), name, "black", font)
-    return legend
+def _legend(model: SegmentationModel) -> list[LegendEntry]:
+    return list(zip(model.class_names, model.palette, strict=True))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as sklearn_metrics
 
 from segmodels.evaluation import metrics
@@ -45,6 +46,38 @@ def test_figures_are_scikit_learns(maps):
     assert metrics.mean_accuracy(matrix) == pytest.approx(
         sklearn_metrics.balanced_accuracy_score(target, prediction)
     )
+
+
+def test_dice_precision_and_recall_are_scikit_learns_and_torchmetrics(maps):
+    matrix = metrics.confusion_matrix(*maps, CLASSES)
+    target, prediction = known(maps)
+    present = [0, 1, 2]
+    precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
+        target, prediction, labels=present, average=None
+    )
+    np.testing.assert_allclose(metrics.per_class_dice(matrix), [*f1, np.nan])
+    np.testing.assert_allclose(metrics.per_class_precision(matrix), [*precision, np.nan])
+    np.testing.assert_allclose(metrics.per_class_accuracy(matrix), [*recall, np.nan])
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    tensors = [torch.from_numpy(ids.astype(np.int64)) for ids in (maps[1], maps[0])]
+    options = {"num_classes": CLASSES, "average": "none", "ignore_index": 255}
+    for theirs, ours in (
+        ("multiclass_jaccard_index", metrics.per_class_iou),
+        ("multiclass_f1_score", metrics.per_class_dice),
+        ("multiclass_precision", metrics.per_class_precision),
+        ("multiclass_recall", metrics.per_class_accuracy),
+    ):
+        expected = getattr(classification, theirs)(*tensors, **options)[:3].numpy()
+        np.testing.assert_allclose(ours(matrix)[:3], expected, rtol=1e-6)
+
+
+def test_a_class_that_is_only_predicted_or_only_in_the_target():
+    # Class 0: 3 of 4 found; class 1 predicted once and never true; class 2 true and never found.
+    matrix = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 0]])
+    np.testing.assert_allclose(metrics.per_class_precision(matrix), [3 / 5, 0, np.nan])
+    np.testing.assert_allclose(metrics.per_class_accuracy(matrix), [3 / 4, np.nan, 0])
+    np.testing.assert_allclose(metrics.per_class_dice(matrix), [6 / 9, 0, 0])
+    assert metrics.present_classes(matrix).tolist() == [True, False, True]
 
 
 def test_figures_of_an_example_by_hand():
@@ -159,9 +192,9 @@ def test_boundary_f1_of_a_class_in_one_map_only_is_zero():
     assert metrics.boundary_f1(target, prediction, 2).tolist() == [0, 0]
 
 
-def test_mean_over_pictures_leaves_out_the_pictures_without_the_class():
+def test_mean_over_images_leaves_out_the_images_without_the_class():
     scores = [np.array([0.2, np.nan, np.nan]), np.array([0.6, 0.5, np.nan])]
-    np.testing.assert_allclose(metrics.mean_over_pictures(scores), [0.4, 0.5, np.nan])
+    np.testing.assert_allclose(metrics.mean_over_images(scores), [0.4, 0.5, np.nan])
 
 
 def test_the_edge_of_void_is_no_boundary():
@@ -184,3 +217,24 @@ def test_a_boundary_in_void_still_finds_the_one_beside_it():
     prediction = target.copy()
     target[3:7, 10:] = 255
     assert metrics.boundary_f1(target, prediction, 2, tolerance=0.05).tolist() == [1, 1]
+
+
+def test_void_outlines_by_hand():
+    # 100 x 100: the tolerance is 0.0075 of 141 pixels, 1.06. Class 1 in rows 40 to 59 of columns 0
+    # to 49; void on its right in column 50. Outline of class 1: rows 40 and 59, 50 pixels each, and
+    # the 18 others of column 49, beside void. Of the rows' 100 pixels those of column 49 are within
+    # the tolerance of void too: 20 of 118.
+    target = np.zeros((100, 100), np.uint8)
+    target[40:60, :50] = 1
+    target[40:60, 50] = 255
+    counts = metrics.void_outline_counts(target, 3)
+    assert counts[1].tolist() == [20, 118]
+    assert counts[2].tolist() == [0, 0]
+    np.testing.assert_allclose(metrics.void_outline_share(counts)[1:], [20 / 118, np.nan])
+    target[target == 255] = 0
+    assert metrics.void_outline_counts(target, 2)[:, 0].tolist() == [0, 0]
+
+
+def test_void_beside_the_class_counts_in_the_smallest_images_too():
+    target = np.array([[0, 255, 1]], np.uint8)  # the tolerance would be 0.02 pixels
+    assert metrics.void_outline_counts(target, 2).tolist() == [[1, 1], [1, 1]]
