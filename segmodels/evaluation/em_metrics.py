@@ -1,7 +1,7 @@
-"""Metrics of membrane segmentation in electron microscopy (Arganda-Carreras et al., Frontiers in
-Neuroanatomy 2015: the ISBI 2012 challenge), of the cells that the membranes separate.
+"""Metrics of membrane segmentation in electron microscopy, of the cells that membranes separate.
 
-They are restricted to the foreground: pixels that the target calls membrane, or void, are not
+Source: Arganda-Carreras et al., Frontiers in Neuroanatomy 2015, on the ISBI 2012 challenge. They
+are restricted to the foreground: pixels that the target calls membrane, or void, are not
 counted. With p_ij the probability that a counted pixel lies in cell i of the prediction and cell j
 of the target, s_i and t_j its sums over j and i:
 
@@ -80,16 +80,14 @@ def mean_membrane_metrics(sections: list[MembraneMetrics]) -> MembraneMetrics:
 
 
 def connected_cells(class_map: NDArray[np.uint8], membrane_id: int) -> IntArray:
-    """(H, W) ids, from 1 on, of the connected components that are neither membrane nor void; 0
-    elsewhere."""
+    """(H, W) ids, from 1 on, of connected components that are neither membrane nor void; else 0."""
     from scipy.ndimage import label
 
     return label((class_map != membrane_id) & (class_map != IGNORE_INDEX))[0].astype(np.int64)
 
 
 def thinned_cells(class_map: NDArray[np.uint8], membrane_id: int) -> IntArray:
-    """(H, W) `connected_cells` with every other pixel given to the nearest cell; all 0 if there is
-    no cell."""
+    """(H, W) `connected_cells`, other pixels given to the nearest cell; all 0 without cells."""
     from scipy.ndimage import distance_transform_edt
 
     cells = connected_cells(class_map, membrane_id)

@@ -73,8 +73,7 @@ class ImageResult:
 
     @property
     def source(self) -> str:
-        """The file name up to the first underscore, "nuclei" of "nuclei_07.png" for example; empty
-        without an underscore."""
+        """The file name up to the first underscore, "nuclei" of "nuclei_07.png"; else empty."""
         return self.name.partition("_")[0] if "_" in self.name else ""
 
 
@@ -119,8 +118,10 @@ class Evaluation:
 
     @cached_property
     def void_outline_share(self) -> NDArray[np.float64]:
-        """(num_classes,) share of each class's outline that lies at void, in [0, 1]; NaN for a
-        class without an outline, or if boundaries were not measured."""
+        """(num_classes,) share of each class's outline that lies at void, in [0, 1].
+
+        NaN for a class without an outline, or if boundaries were not measured.
+        """
         counts = [i.void_outlines for i in self.images if i.void_outlines is not None]
         if not counts:
             return np.full(len(self.class_names), np.nan)
@@ -128,14 +129,18 @@ class Evaluation:
 
     @property
     def boundaries_not_judged(self) -> NDArray[np.bool_]:
-        """(num_classes,) whether a class's outline lies at void nearly everywhere, so that its
-        boundary F1 means nothing."""
+        """(num_classes,) whether a class's outline lies at void nearly everywhere.
+
+        Its boundary F1 then means nothing.
+        """
         return self.void_outline_share >= metrics.MAX_VOID_OUTLINE
 
     @cached_property
     def boundary_f1(self) -> NDArray[np.float64]:
-        """(num_classes,) mean over the images that have the class; NaN where it is not judged or
-        was not measured."""
+        """(num_classes,) mean over the images that have the class.
+
+        NaN where it is not judged or was not measured.
+        """
         scores = self._boundary_scores()
         if not scores:
             return np.full(len(self.class_names), np.nan)
@@ -185,8 +190,10 @@ class Evaluation:
         }
 
     def summary_of_present(self) -> dict[str, float]:
-        """The means over the classes that the ground truth has. Their IoU counts every pixel, also
-        those that were taken for an absent class."""
+        """The means over the classes that the ground truth has.
+
+        Their IoU counts every pixel, also those that were taken for an absent class.
+        """
         matrix, present = self.confusion_matrix, self.present
         return {
             "mean_iou": metrics.nan_mean(metrics.per_class_iou(matrix)[present]),
@@ -383,8 +390,13 @@ def evaluate(
 def check_classes(
     class_names: Sequence[str], data: SegmentationData, asked_for: Sequence[str] = ()
 ) -> None:
-    """DataError if the dataset has other classes than the network's `class_names`, or lacks one of
-    `asked_for`."""
+    """Raise DataError if the dataset has other classes, or lacks one of those asked for.
+
+    Args:
+        class_names: The network's.
+        data: A split of the dataset.
+        asked_for: Classes that are to be measured in particular.
+    """
     if data.class_names != list(class_names):
         raise DataError(
             f"the dataset has the classes {', '.join(data.class_names)}; the network was trained "

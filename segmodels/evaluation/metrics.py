@@ -201,8 +201,7 @@ def _check_shapes(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> N
 
 
 def _boundary(region: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The region's pixels with a known neighbour, of four, outside it; the image's edge is no
-    boundary."""
+    """The region's pixels with a known neighbour, of four, outside it, the image's edge aside."""
     outside = np.pad(known & ~region, 1)
     beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
     return region & beside

@@ -89,6 +89,7 @@ class CardInfo:
 
     @property
     def known(self) -> DatasetInfo | None:
+        """The facts of `dataset`."""
         return DATASETS[self.dataset] if self.dataset else None
 
     def complete(self) -> "CardInfo":
@@ -131,8 +132,7 @@ def read_card_info(folder: Path) -> CardInfo:
 
 
 def write_card_info(folder: Path, changes: Mapping[str, str]) -> None:
-    """Change entries of the folder's card.json. CheckpointError for what is there and cannot be
-    used."""
+    """Change entries of the folder's card.json; CheckpointError if it cannot be read."""
     info = replace(read_card_info(folder), **changes)
     entries = {name: value for name, value in asdict(info).items() if value is not None}
     write_text(folder / CARD_INFO_NAME, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
@@ -375,8 +375,7 @@ def _not_judged(row: Mapping[str, Any]) -> bool:
 
 
 def _source_table(evaluation: Mapping[str, Any]) -> str:
-    """Means and IoU of each source over the classes that its ground truth has; "" without
-    sources."""
+    """Means and IoU of each source over the classes that its ground truth has; "" without any."""
     sources = evaluation.get("sources", {})
     classes = [
         name
@@ -463,8 +462,10 @@ def _sentences(
 def _others(
     counts: NDArray[np.int64], class_id: int, first: str, next_: str, class_names: Sequence[str]
 ) -> str:
-    """The two largest of the other classes, if they are notable: "27 % are taken for building and
-    10 % for tree" where the words are `first` and `next_`."""
+    """The two largest of the other classes, if they are notable.
+
+    "27 % are taken for building and 10 % for tree" where the words are `first` and `next_`.
+    """
     shares = counts / max(1, counts.sum())
     shares[class_id] = 0
     largest = [i for i in np.argsort(-shares, kind="stable")[:2] if shares[i] >= NOTABLE]

@@ -40,8 +40,11 @@ class ObjectCounts:
 
     @property
     def average_precision(self) -> float:
-        """AP at IoU 0.5 as the 2018 Data Science Bowl defines it, TP / (TP + FP + FN). A class map
-        gives no ranking of objects, so this is not the area under COCO's precision-recall curve."""
+        """AP at IoU 0.5 as the 2018 Data Science Bowl defines it, TP / (TP + FP + FN).
+
+        A class map gives no ranking of objects, so this is not the area under COCO's
+        precision-recall curve.
+        """
         return _ratio(self.found, self.found + self.missed + self.extra)
 
     def to_json(self) -> dict[str, Any]:

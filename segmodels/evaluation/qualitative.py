@@ -47,8 +47,10 @@ def image_grid(
 
 
 def best_and_worst(ious: NDArray[np.float64], count: int) -> list[int]:
-    """Indices of the `count` highest and the `count` lowest values, highest first; none twice, and
-    none that is NaN."""
+    """Indices of the highest and the lowest values, `count` each, highest first.
+
+    None comes twice, and none is NaN.
+    """
     order = [int(i) for i in np.argsort(-ious, kind="stable") if not math.isnan(ious[i])]
     return order if len(order) <= 2 * count else [*order[:count], *order[-count:]]
 

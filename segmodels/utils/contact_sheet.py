@@ -53,6 +53,7 @@ class SheetStyle:
 
     @property
     def title_height(self) -> int:
+        """Of the sheet's title."""
         return self.title_size + self.gap
 
 
@@ -127,8 +128,11 @@ def _shortened(text: str, width: float, size: int) -> str:
 
 
 def draw_legend(entries: Sequence[LegendEntry], width: int, style: SheetStyle) -> Image.Image:
-    """A square and a name for each entry, in lines of at most `width` pixels; RGB, without height
-    if there is no entry."""
+    """Draw a square and a name for each entry, in lines of at most `width` pixels.
+
+    Returns:
+        An RGB image; its height is 0 without entries.
+    """
     square, small = style.label_size, font(style.small_size)
     line_height = style.label_size + style.gap
     places, x, y = [], 0, 0

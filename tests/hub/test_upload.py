@@ -226,7 +226,7 @@ model.push_to_hub("org/has-card", token=token, private=None, dtype=torch.float16
     text = hub.file("org/tuned", "README.md").decode()
     assert ModelCard(text).data.eval_results is None
     assert card_errors(text) == []
-    assert "Figures" in hub.file("org/has-card", "README.md").decode()
+    assert "## Metrics" in hub.file("org/has-card", "README.md").decode()
     assert b'"F16"' in hub.file("org/has-card", "model.safetensors")[:20_000]
 
 
