@@ -16,7 +16,7 @@ ENTRIES = {
     "terms": "of the weights and the data, in Markdown",
     "limits": "what the network is not for, in Markdown",
     "selection": "on which images choices were made; how often the measured split was looked at",
-    "examples": "what the images of --pictures are, in Markdown",
+    "examples": "what the images of --images are, in Markdown",
 }
 
 
@@ -31,7 +31,12 @@ def add(commands: Commands) -> None:
     for entry, text in ENTRIES.items():
         command.add_argument(f"--{entry.replace('_', '-')}", metavar="TEXT", help=text)
     command.add_argument(
-        "--pictures", nargs="+", type=Path, default=[], help="show the network's results on them"
+        *("--images", "--pictures"),
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="show the network's results on them",
     )
     command.add_argument("--credit", default="", help="a line on the images' origin")
     command.add_argument(
@@ -62,12 +67,12 @@ def run(options: argparse.Namespace) -> int:
     entries = {name: getattr(options, name) for name in ENTRIES if getattr(options, name)}
     if entries:
         write_card_info(options.folder, entries)
-    if options.pictures:
+    if options.images:
         options.model = options.folder
         try:
-            image = examples_sheet(open_segmenter(options), options.pictures, options.credit)
+            image = examples_sheet(open_segmenter(options), options.images, options.credit)
         except PictureError as error:
-            raise CommandError(f"--pictures: {error}") from error
+            raise CommandError(f"--images: {error}") from error
         write_examples(image, options.folder / EXAMPLES_NAME)
     print(f"model card: {write_card(options.folder, overwrite=options.overwrite)}")
     return 0

@@ -46,7 +46,13 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--grid", type=Path, metavar="FILE.png", help="draw the best and the worst images"
     )
-    command.add_argument("--grid-pictures", type=int, default=4, help="of each kind; default: 4")
+    command.add_argument(
+        *("--grid-images", "--grid-pictures"),
+        type=int,
+        default=4,
+        metavar="N",
+        help="of each kind; default: 4",
+    )
     command.add_argument(
         "--card", action="store_true", help="write them, and a model card, into the model's folder"
     )
@@ -98,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
     if options.csv:
         write_text(options.csv, evaluation.csv())
     if options.grid:
-        save_png(image_grid(segmenter, data, evaluation, options.grid_pictures), options.grid)
+        save_png(image_grid(segmenter, data, evaluation, options.grid_images), options.grid)
         print(f"\nbest and worst images: {options.grid}")
     if options.card:
         record_evaluation(Path(options.model), report, out_of_domain=options.out_of_domain)
@@ -121,14 +127,16 @@ def _check_options(options: argparse.Namespace) -> None:
     from segmodels.evaluation.model_card import check_card_can_be_written
     from segmodels.hub.filenames import EVALUATION_NAME
 
-    if options.grid_pictures < 1:
-        raise CommandError(f"--grid-pictures must be at least 1, got {options.grid_pictures}")
+    if options.grid_images < 1:
+        raise CommandError(f"--grid-images must be at least 1, got {options.grid_images}")
     if options.out_of_domain and not options.card:
         raise CommandError("--out-of-domain adds a section to the model card: it needs --card")
-    for option in ("json", "csv", "grid"):
-        path = getattr(options, option)
-        if path is not None:
-            _check_writable(f"--{option}", path)
+    outputs = [("--json", options.json), ("--csv", options.csv), ("--grid", options.grid)]
+    paths = [(option, path) for option, path in outputs if path is not None]
+    if len({path.resolve() for _, path in paths}) < len(paths):
+        raise CommandError(f"{', '.join(option for option, _ in paths)} need different files")
+    for option, path in paths:
+        _check_writable(option, path)
     if options.card:
         folder = Path(options.model)
         if not folder.is_dir():

@@ -14,10 +14,10 @@ from tests.support.datasets import CLASS_NAMES, write_camvid
 
 def test_evaluate_prints_a_table_and_writes_json(model, tmp_path, capsys):
     data = write_camvid(tmp_path / "data", test=3)
-    figures = tmp_path / "figures.json"
-    command = ["evaluate", "--model", str(model), "--data", str(data), "--json", str(figures)]
+    report = tmp_path / "report.json"
+    command = ["evaluate", "--model", str(model), "--data", str(data), "--json", str(report)]
     assert main(command) == 0
-    written = json.loads(figures.read_text())
+    written = json.loads(report.read_text())
     printed = capsys.readouterr().out
     assert written["pictures"] == 3
     assert f"{100 * written['mean_iou']:.2f}" in printed
@@ -39,7 +39,7 @@ def command(model, tmp_path):
 
 @pytest.fixture
 def no_evaluation(monkeypatch):
-    """Nothing may be measured before the mistake is told."""
+    """Nothing may be measured before the error is told."""
 
     def evaluate(*_, **__):
         raise AssertionError("measured before the outputs were checked")
@@ -83,12 +83,13 @@ def test_a_readme_by_hand_is_told_before_the_work_and_stays(
     assert readme.read_text() == "# Mine"
 
 
-def test_other_mistakes_are_told_before_the_work_too(command, no_evaluation, tmp_path, capsys):
+def test_other_errors_are_told_before_the_work_too(command, no_evaluation, tmp_path, capsys):
     def said(*options):
         assert main([*command, *options]) == 1
         return capsys.readouterr().err
 
-    assert "--grid-pictures must be at least 1" in said("--grid-pictures", "0")
+    assert "--grid-images must be at least 1" in said("--grid-pictures", "0")
+    assert "need different files" in said("--json", "a.txt", "--csv", "a.txt")
     assert "no class 'cloud'" in said("--objects", "cloud")
     assert "no class 'cloud'" in said("--membrane", "cloud")
     assert "it needs --card" in said("--out-of-domain", "elsewhere")
@@ -125,7 +126,7 @@ def test_a_bad_label_is_named_and_the_metrics_of_the_rest_are_kept(command, tmp_
 
 def test_evaluate_draws_the_best_and_worst_images(command, tmp_path, capsys):
     grid = tmp_path / "grid.png"
-    assert main([*command, "--grid", str(grid), "--grid-pictures", "1"]) == 0
+    assert main([*command, "--grid", str(grid), "--grid-images", "1"]) == 0
     assert str(grid) in capsys.readouterr().out
     with Image.open(grid) as image:
         assert image.mode == "RGB"

@@ -25,12 +25,12 @@ def tiny_segmenter(class_names=CLASS_NAMES):
     return Segmenter(UNet(class_names=class_names, base_channels=4), "cpu", "fp32")
 
 
-def test_figures_are_those_of_the_class_maps(camvid):
+def test_metrics_are_those_of_the_class_maps(camvid):
     data, segmenter = open_data(camvid, "train"), tiny_segmenter()
     evaluation = evaluate(segmenter, data, quiet=True)
     maps = [segmenter(data.picture(index)).class_map for index in range(6)]
     targets = [data.target(index) for index in range(6)]
-    # One matrix over all pictures: as of one picture that holds all of them.
+    # One matrix over all images: as of one image that holds all of them.
     matrix = metrics.confusion_matrix(np.concatenate(targets), np.concatenate(maps), 3)
     np.testing.assert_array_equal(evaluation.confusion_matrix, matrix)
     assert matrix.sum() == 6 * 39 * 48  # a row of 40 is void

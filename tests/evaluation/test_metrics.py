@@ -29,7 +29,7 @@ def test_confusion_matrix_is_scikit_learns_without_the_void_pixels(maps):
     np.testing.assert_array_equal(metrics.confusion_matrix(*maps, CLASSES), expected)
 
 
-def test_figures_are_scikit_learns(maps):
+def test_metrics_are_scikit_learns(maps):
     matrix = metrics.confusion_matrix(*maps, CLASSES)
     target, prediction = known(maps)
     present = [0, 1, 2]
@@ -80,7 +80,7 @@ def test_a_class_that_is_only_predicted_or_only_in_the_target():
     assert metrics.present_classes(matrix).tolist() == [True, False, True]
 
 
-def test_figures_of_an_example_by_hand():
+def test_metrics_of_an_example_by_hand():
     target = np.array([[0, 0, 0, 1], [1, 1, 255, 255]], np.uint8)
     prediction = np.array([[0, 0, 1, 1], [1, 2, 0, 2]], np.uint8)
     matrix = metrics.confusion_matrix(target, prediction, CLASSES)
@@ -102,8 +102,8 @@ def test_all_is_nan_where_all_is_void():
     void = np.full((3, 3), 255, np.uint8)
     matrix = metrics.confusion_matrix(void, np.zeros_like(void), CLASSES)
     assert matrix.sum() == 0
-    figures = [metrics.mean_iou, metrics.mean_accuracy, metrics.pixel_accuracy]
-    assert all(np.isnan(figure(matrix)) for figure in [*figures, metrics.frequency_weighted_iou])
+    means = [metrics.mean_iou, metrics.mean_accuracy, metrics.pixel_accuracy]
+    assert all(np.isnan(mean(matrix)) for mean in [*means, metrics.frequency_weighted_iou])
     assert np.isnan(metrics.boundary_f1(void, np.zeros_like(void), CLASSES)).all()
 
 

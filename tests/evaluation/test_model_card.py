@@ -47,17 +47,17 @@ def folder(tmp_path):
     return folder
 
 
-def test_the_metadata_is_valid_and_holds_the_measured_figures(folder):
+def test_the_metadata_is_valid_and_holds_the_measured_metrics(folder):
     data = ModelCard.load(write_card(folder)).data
     assert data.library_name == "segmodels"
     assert data.pipeline_tag == "image-segmentation"
     assert data.model_name == "unet-camvid"
-    figures = {result.metric_type: result.metric_value for result in data.eval_results}
-    assert figures["mean_iou"] == 0.6123
-    assert "boundary_f1" not in figures  # was not measured
+    metrics = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert metrics["mean_iou"] == 0.6123
+    assert "boundary_f1" not in metrics  # was not measured
 
 
-def test_the_text_holds_the_figures_and_the_command(folder):
+def test_the_text_holds_the_metrics_and_the_command(folder):
     text = write_card(folder).read_text()
     assert "| **U-Net, these weights** | 61.23 | 90.00 | 70.00 | - |" in text
     assert "| road | 90.00 | - | - | 95.00 | 50.00 |" in text
@@ -105,7 +105,7 @@ def test_a_start_whose_training_is_not_recorded_is_named(folder):
     assert "started from the weights of `org/unet`" in text
 
 
-def test_the_published_figures_stand_beside_ours_where_there_are_any(folder, tmp_path):
+def test_the_published_metrics_stand_beside_ours_where_there_are_any(folder, tmp_path):
     assert (
         "| as published: none on this test set | - | - | - | - |" in write_card(folder).read_text()
     )
@@ -321,7 +321,7 @@ def test_a_damaged_record_of_the_training_is_told(folder):
 
 @pytest.mark.weights
 @pytest.mark.parametrize("name", PUBLISHED_CARDS)
-def test_a_published_card_is_what_the_program_makes_of_its_figures(name, tmp_path):
+def test_a_published_card_is_what_the_program_makes_of_its_record(name, tmp_path):
     published = CARDS / name
     again = tmp_path / name
     again.mkdir()
@@ -352,7 +352,7 @@ def test_the_card_command_keeps_what_it_is_told(folder, tmp_path, capsys):
     text = (folder / "README.md").read_text()
     assert "# U-Net on noise\n" in text
     assert "examples.jpg" not in text
-    options = ["--pictures", str(image), "--credit", "ours", "--examples", "Random noise."]
+    options = ["--images", str(image), "--credit", "ours", "--examples", "Random noise."]
     assert main(["card", str(folder), *options]) == 0
     assert main(["card", str(folder)]) == 0  # what was given before stays
     text = (folder / "README.md").read_text()
@@ -370,7 +370,7 @@ def test_the_card_command_tells_what_is_wrong(folder, tmp_path, capsys):
 
     assert "there is no folder" in said(tmp_path / "nowhere")
     assert "--dataset must be one of camvid, " in said(folder, "--dataset", "imagenet")
-    assert "--pictures: " in said(folder, "--pictures", folder / "config.json")
+    assert "--images: " in said(folder, "--pictures", folder / "config.json")
     (folder / "README.md").write_text("by hand")
     assert "add --overwrite" in said(folder, "--license", "mit")
     assert read_card_info(folder).license is None  # nothing was changed
