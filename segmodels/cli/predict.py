@@ -1,4 +1,4 @@
-"""`segmodels predict`: pictures to class-id PNGs and overlays."""
+"""`segmodels predict`: images to class-id PNGs and overlays."""
 
 import argparse
 import sys
@@ -10,12 +10,19 @@ from tqdm import tqdm
 
 from segmodels.cli._common import CommandError, Commands, add_device, open_segmenter
 from segmodels.data.image_io import FORMATS
-from segmodels.inference.batch import Failure, Job, Predictor
+from segmodels.inference.batch import Failure, Predictor
+from segmodels.inference.result_files import Job, Origin, is_result, model_digest, plan_jobs
 from segmodels.utils.distributed import gathered, is_main_process, join_processes, shared
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("predict", help="pictures to class-id PNGs and overlays")
+    command = commands.add_parser(
+        "predict",
+        help="images to class-id PNGs and overlays",
+        description="Write two files for each image, its class ids (NAME.png) and an overlay "
+        "(NAME_overlay.png). No file is overwritten but an earlier result of the same image and "
+        "the same model: where a name is taken, another one is used.",
+    )
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE_OR_FOLDER")
     command.add_argument("--model", required=True, help="Hub id or folder")
     command.add_argument("--out", type=Path, default=Path("segmented"), help="default: segmented/")
@@ -23,7 +30,9 @@ def add(commands: Commands) -> None:
     command.add_argument("--working-size", type=int, help="longer side seen by the network, pixels")
     command.add_argument("--batch-size", type=int, help="default: 1 on a CPU, 8 on a GPU")
     command.add_argument(
-        "--resume", action="store_true", help="leave out pictures whose results are in --out"
+        "--resume",
+        action="store_true",
+        help="skip images whose results by the same model, with the same options, are in --out",
     )
     add_device(command)
     command.set_defaults(run=run)
@@ -36,49 +45,64 @@ def run(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise CommandError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    jobs = _jobs(options.pictures, options.out)
+    images = _images(options.pictures)
     options.device = join_processes(options.device)
     segmenter = open_segmenter(options)
-    on_gpu = segmenter.device.type != "cpu"
-    predictor = Predictor(
-        segmenter, options.opacity, options.working_size, options.batch_size or (8 if on_gpu else 1)
+    origin = Origin(
+        Path(options.model).name if Path(options.model).is_dir() else options.model,
+        model_digest(segmenter.model),
+        options.working_size,
+        options.opacity,
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    mine = [job for job in shared(jobs) if not (options.resume and job.is_done)]
-    bar = tqdm(total=len(mine), unit="picture", disable=len(jobs) == 1 or not is_main_process())
-    failures = []
-    with bar:
-        for outcome in predictor.run(mine):
-            bar.update()
-            if isinstance(outcome, Failure):
-                failures.append(f"{outcome.job.picture}: {outcome.error}")
-            elif outcome.note:
-                tqdm.write(f"{outcome.job.picture}: {outcome.note}", file=sys.stderr)
-    failures = gathered(failures)
+    # The same in every process: one plans before another writes.
+    jobs = gathered([plan_jobs(images, options.out, origin)])[0]
+    todo = [job for job in shared(jobs) if not (options.resume and job.is_done)]
+    on_gpu = segmenter.device.type != "cpu"
+    predictor = Predictor(segmenter, origin, options.batch_size or (8 if on_gpu else 1))
+    failures = gathered(_predict(predictor, todo, show_progress=len(jobs) > 1))
     if is_main_process():
-        busy = f" (network busy {100 * predictor.busy:.0f} % of the time)" if len(mine) > 1 else ""
-        done = len(jobs) - len(failures)
-        print(f"{done} of {len(jobs)} pictures segmented into {options.out}{busy}")
-        for failure in failures:
-            print(f"segmodels: {failure}", file=sys.stderr)
+        _report(jobs, failures, options, predictor.busy if len(todo) > 1 else None)
     return 1 if failures else 0
 
 
-def _jobs(paths: Sequence[Path], out: Path) -> list[Job]:
-    return [
-        Job(picture, out / f"{name}.png", out / f"{name}_overlay.png")
-        for picture, name in _named_pictures(paths)
-    ]
+def _predict(predictor: Predictor, jobs: Sequence[Job], *, show_progress: bool) -> list[str]:
+    """Run the jobs; a line for each that failed."""
+    failures = []
+    disable = not (show_progress and is_main_process())
+    with tqdm(total=len(jobs), unit="image", disable=disable) as bar:
+        for outcome in predictor.run(jobs):
+            bar.update()
+            if isinstance(outcome, Failure):
+                failures.append(f"{outcome.job.image}: {outcome.reason}")
+            elif outcome.note:
+                tqdm.write(f"{outcome.job.image}: {outcome.note}", file=sys.stderr)
+    return failures
 
 
-def _named_pictures(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Every picture, folders opened, with a name for its results that no other has: its stem, or
-    else its file name, or a number behind it."""
-    jobs: dict[str, Path] = {}
-    for number, path in enumerate(_files(paths)):
-        names = (path.stem, path.name.replace(".", "_"), f"{path.stem}_{number}")
-        jobs[next(name for name in names if name not in jobs)] = path
-    return [(path, name) for name, path in jobs.items()]
+def _report(
+    jobs: Sequence[Job], failures: Sequence[str], options: argparse.Namespace, busy: float | None
+) -> None:
+    share = "" if busy is None else f" (network busy {100 * busy:.0f} % of the time)"
+    print(
+        f"{len(jobs) - len(failures)} of {len(jobs)} pictures segmented into {options.out}{share}"
+    )
+    skipped = sum(job.is_done for job in jobs) if options.resume else 0
+    if skipped:
+        print(f"{skipped} of them had their results already")
+    renamed = [job for job in jobs if job.class_ids.stem != job.image.stem]
+    for job in renamed[:5]:
+        print(f"{job.image} -> {job.class_ids.name}: the name was taken or too long")
+    if len(renamed) > 5:
+        print(f"... and {len(renamed) - 5} more under other names")
+    for failure in failures:
+        print(f"segmodels: {failure}", file=sys.stderr)
+
+
+def _images(paths: Sequence[Path]) -> list[Path]:
+    """Every image file once, folders opened."""
+    found = {path.absolute(): path for path in reversed(list(_files(paths)))}
+    return list(reversed(found.values()))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -88,6 +112,9 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
             continue
         inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
-        if not inside:
-            raise CommandError(f"{path} holds no picture files")
-        yield from inside
+        results = {file for file in inside if is_result(file)}
+        if results:
+            print(f"{path}: {len(results)} results of an earlier run are not segmented again")
+        if len(inside) == len(results):
+            raise CommandError(f"{path} holds no image files")
+        yield from (file for file in inside if file not in results)

@@ -1,48 +1,62 @@
-"""Many pictures: decoded, computed and written at the same time."""
+"""Many images: decoded, segmented and written at the same time."""
 
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from segmodels.data.image_io import PictureError, read_image
+from segmodels.data.image_io import PictureError
+from segmodels.inference.decoded_image import DecodedImage
+from segmodels.inference.result_files import CLASS_IDS_KIND, OVERLAY_KIND, Job, Origin
 from segmodels.inference.results import Segmentation, save_png
 from segmodels.inference.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
-class Job:
-    """A picture, and where its class ids and its overlay go, both PNG."""
+class Done:
+    """An image whose results are written, and the note of its `Segmentation`."""
 
-    picture: Path
-    class_ids: Path
-    overlay: Path
+    job: Job
+    note: str | None
 
-    @property
-    def is_done(self) -> bool:
-        """Both are there, and each is written whole or not at all."""
-        return self.class_ids.exists() and self.overlay.exists()
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without results, and why."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded image and its pixels, see `Segmenter.pixels`."""
+
+    job: Job
+    image: DecodedImage
+    pixels: Tensor
 
 
 @dataclass
 class Predictor:
-    """Segments pictures, busy with the network while others are decoded and written.
+    """Segments images while others are decoded and written.
 
-    opacity: of the overlays, 0 to 1. working_size: see `Segmenter`.
-    batch_size: pictures of one working size that go through the network in one pass.
-    threads: that decode, and as many that write.
-    busy_seconds, seconds: how long the network ran, and everything took, in the last `run`.
+    Attributes:
+        segmenter: What segments.
+        origin: What the results' files record beside the image; also the working size, and the
+            opacity of the overlays.
+        batch_size: Images of one working size that go through the network in one pass.
+        threads: Threads that decode, and as many that write.
+        busy_seconds: How long the network ran in the last `run`.
+        seconds: How long that took.
     """
 
     segmenter: Segmenter
-    opacity: float = 0.5
-    working_size: int | None = None
+    origin: Origin
     batch_size: int = 1
     threads: int = field(default_factory=lambda: min(8, os.cpu_count() or 1))
     busy_seconds: float = 0.0
@@ -53,19 +67,28 @@ class Predictor:
         """Share of the time of the last `run` in which the network ran."""
         return self.busy_seconds / self.seconds if self.seconds else 0.0
 
-    def run(self, jobs: Sequence[Job]) -> Iterator["Done | Failure"]:
-        """Each job when its results are written, or when it has failed, in any order."""
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done | Failure]:
+        """Segment the images.
+
+        Yields:
+            Each job when its results are written, or when it has failed, in any order. What goes
+            wrong with one image, whatever it is, leaves the others their results.
+        """
         start = time.perf_counter()
         self.busy_seconds = 0.0
-        written: list[Future[Done]] = []
-        with ThreadPoolExecutor(self.threads) as readers, ThreadPoolExecutor(self.threads) as pens:
+        written: list[Future[Done | Failure]] = []
+        with (
+            ThreadPoolExecutor(self.threads) as readers,
+            ThreadPoolExecutor(self.threads) as writers,
+        ):
             for batch in self._batches(self._prepared(jobs, readers)):
-                if isinstance(batch, Failure):
-                    yield batch
-                    continue
-                for prepared, result in zip(batch, self._segmented(batch), strict=True):
-                    written.append(pens.submit(self._write, prepared.job, result))
-                # No more waits to be written than is computed meanwhile.
+                answers = [batch] if isinstance(batch, Failure) else self._segmented(batch)
+                for answer in answers:
+                    if isinstance(answer, Failure):
+                        yield answer
+                    else:
+                        written.append(writers.submit(self._write, *answer))
+                # No more results wait to be written than are computed meanwhile.
                 while len(written) > 2 * self.threads or (written and written[0].done()):
                     yield written.pop(0).result()
             for future in written:
@@ -74,7 +97,7 @@ class Predictor:
 
     def _prepared(
         self, jobs: Sequence[Job], readers: ThreadPoolExecutor
-    ) -> Iterator["Prepared | Failure"]:
+    ) -> Iterator[Prepared | Failure]:
         """In the jobs' order, a few of them decoded ahead."""
         ahead: list[Future[Prepared | Failure]] = []
         for job in jobs:
@@ -84,17 +107,17 @@ class Predictor:
         for future in ahead:
             yield future.result()
 
-    def _prepare(self, job: Job) -> "Prepared | Failure":
+    def _prepare(self, job: Job) -> Prepared | Failure:
         try:
-            image = read_image(job.picture)
-        except PictureError as error:
-            return Failure(job, error)
-        return Prepared(job, image, self.segmenter.pixels(image, self.working_size))
+            image = DecodedImage.read(job.image, max_pixels=self.segmenter.max_pixels)
+            return Prepared(job, image, self.segmenter.pixels(image, self.origin.working_size))
+        except Exception as error:
+            return Failure(job, _reason(error))
 
     def _batches(
-        self, prepared: Iterator["Prepared | Failure"]
-    ) -> Iterator["list[Prepared] | Failure"]:
-        """Up to `batch_size` pictures of one working size at a time; no more than so many of all
+        self, prepared: Iterator[Prepared | Failure]
+    ) -> Iterator[list[Prepared] | Failure]:
+        """Up to `batch_size` images of one working size at a time; no more than so many of all
         sizes wait for others of theirs."""
         waiting: dict[torch.Size, list[Prepared]] = {}
         for one in prepared:
@@ -108,40 +131,45 @@ class Predictor:
                 yield waiting.pop(largest)
         yield from waiting.values()
 
-    def _segmented(self, batch: list["Prepared"]) -> list[Segmentation]:
+    def _segmented(self, batch: list[Prepared]) -> list[tuple[Prepared, Segmentation] | Failure]:
         start = time.perf_counter()
-        results = self.segmenter.segment_batch(
-            [one.image for one in batch], torch.cat([one.pixels for one in batch])
-        )
-        self.busy_seconds += time.perf_counter() - start
-        return results
+        try:
+            results = self.segmenter.segment_batch(
+                [one.image for one in batch], torch.cat([one.pixels for one in batch])
+            )
+        except Exception as error:
+            if len(batch) > 1:  # the others of the batch may be well
+                return [answer for one in batch for answer in self._segmented([one])]
+            return [Failure(batch[0].job, _reason(error))]
+        finally:
+            self.busy_seconds += time.perf_counter() - start
+        return list(zip(batch, results, strict=True))
 
-    def _write(self, job: Job, result: Segmentation) -> "Done":
-        result.save(job.class_ids)
-        save_png(result.overlay(self.opacity), job.overlay)
+    def _write(self, prepared: Prepared, result: Segmentation) -> Done | Failure:
+        job, digest = prepared.job, prepared.image.digest
+        try:
+            result.save(
+                job.class_ids,
+                metadata=self.origin.metadata(digest, CLASS_IDS_KIND),
+                replace=job.may_replace,
+            )
+            save_png(
+                result.overlay(self.origin.opacity),
+                job.overlay,
+                metadata=self.origin.metadata(digest, OVERLAY_KIND),
+                replace=job.may_replace,
+            )
+        except Exception as error:
+            return Failure(job, _reason(error))
         return Done(job, result.note)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A decoded picture and its pixels, see `Segmenter.pixels`."""
-
-    job: Job
-    image: Image.Image
-    pixels: Tensor
-
-
-@dataclass(frozen=True)
-class Done:
-    """A picture whose results are written, and the note of its `Segmentation`."""
-
-    job: Job
-    note: str | None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A picture that cannot be used."""
-
-    job: Job
-    error: PictureError
+def _reason(error: Exception) -> str:
+    """What went wrong, in a sentence."""
+    if isinstance(error, PictureError):
+        return str(error)
+    if isinstance(error, FileExistsError):
+        return f"{error.filename2 or error.filename} has appeared meanwhile and is not replaced"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}"

@@ -84,16 +84,24 @@ class LabeledImage:
         return overlay
 
     def save(
-        self, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        replace: bool = True,
     ) -> None:
         """Write `indexed()` as a PNG: exact ids, palette embedded, `classes()` in its metadata.
 
         Args:
             path: The file, a PNG whatever its suffix. It is written completely or not at all.
             metadata: Further texts for the PNG, by name: where the result comes from, for example.
+            replace: Whether a file that is already there is replaced.
+
+        Raises:
+            FileExistsError: If there is one and `replace` is False.
         """
         entries = {"classes": json.dumps(self.classes(), ensure_ascii=False)} | dict(metadata or {})
-        save_png(self.indexed(), Path(path), metadata=entries)
+        save_png(self.indexed(), Path(path), metadata=entries, replace=replace)
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,8 @@ def save_png(
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The texts that `save_png` wrote into a file, by name; empty for any other file."""
+    if not path.is_file():
+        return {}
     try:
         with Image.open(path, formats=["PNG"]) as image:  # reads no pixels
             entries = dict(image.info)

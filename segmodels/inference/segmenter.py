@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -159,7 +160,8 @@ class Segmenter:
             self.model.at_stride(torch.empty(0), stride)  # raises, and says which strides there are
 
         def parts(segmenter: Segmenter, pixels: Tensor) -> Iterator[Part]:
-            network = partial(segmenter.network.at_stride, stride=stride)
+            model = cast(SegmentationModel, segmenter.network)
+            network = partial(model.at_stride, stride=stride)
             return segmenter._tiled(pixels, samples=0, network=network)
 
         return self._segment(image, working_size, parts)

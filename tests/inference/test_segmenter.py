@@ -255,9 +255,7 @@ def test_the_stages_of_an_fcn_lie_over_the_picture():
 
 
 def test_stages_are_asked_of_an_fcn_only():
-    with pytest.raises(
-        ValueError, match="U-Net has no prediction strides"
-    ):
+    with pytest.raises(ValueError, match="U-Net has no prediction strides"):
         Segmenter(network(UNet), "cpu").at_stride(picture(8, 8), 32)
 
 
