@@ -39,8 +39,8 @@ def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
         for taken, other in _MODEL_CLASSES.items():
             if taken == name or other.__name__ == model_class.__name__:
                 raise ValueError(
-                    f"{name!r} ({model_class.__name__}) cannot be registered: "
-                    f"{taken!r} is {other.__module__}.{other.__name__}"
+                    f"{name!r} ({model_class.__name__}) cannot be registered: the name belongs to "
+                    f"{other.__module__}.{other.__name__} ({taken!r})"
                 )
         model_class.architecture = name
         _MODEL_CLASSES[name] = model_class

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from segmodels.models._validation import checked_bool, checked_choice, checked_int, checked_rate
 from segmodels.models.base import Paper, SegmentationModel
@@ -126,11 +127,18 @@ class UNet(SegmentationModel):
         skip3 = self.encoder3(self.pool(skip2))  # 1/4
         skip4 = self.drop(self.encoder4(self.pool(skip3)))  # 1/8
         x = self.drop(self.encoder5(self.pool(skip4)))  # 1/16
-        x = self.decoder4(concatenate(skip4, self.upconv4(x)))  # 1/8
-        x = self.decoder3(concatenate(skip3, self.upconv3(x)))  # 1/4
-        x = self.decoder2(concatenate(skip2, self.upconv2(x)))  # 1/2
-        x = self.decoder1(concatenate(skip1, self.upconv1(x)))
+        x = self.decoder4(self._concatenate(skip4, self.upconv4(x)))  # 1/8
+        x = self.decoder3(self._concatenate(skip3, self.upconv3(x)))  # 1/4
+        x = self.decoder2(self._concatenate(skip2, self.upconv2(x)))  # 1/2
+        x = self.decoder1(self._concatenate(skip1, self.upconv1(x)))
         return self.heatmaps(x)
+
+    def _concatenate(self, skip: Tensor, x: Tensor) -> Tensor:
+        """Skip and upsampled map along the channels. Unpadded, the skip is larger and its centre is
+        taken; padded, `x` may have one row or column more, which is cropped."""
+        if self.padding == "valid":
+            return torch.cat([center_crop(skip, *x.shape[-2:]), x], dim=1)
+        return torch.cat([skip, crop(x, *skip.shape[-2:])], dim=1)
 
     def _check_valid_size(self, height: int, width: int) -> None:
         if valid_output_size(min(height, width), self.depths) < 1:
@@ -173,14 +181,17 @@ def conv_block(
     return nn.Sequential(*layers)
 
 
-def concatenate(skip: Tensor, x: Tensor) -> Tensor:
-    """Skip and upsampled map, (N, C, h, w) each, along the channels. Unpadded, the skip is larger
-    and its centre is taken; padded, `x` may be one row or column larger, and loses it."""
-    x = x[..., : skip.shape[-2], : skip.shape[-1]]
-    top = (skip.shape[-2] - x.shape[-2]) // 2
-    left = (skip.shape[-1] - x.shape[-1]) // 2
-    skip = skip[..., top : top + x.shape[-2], left : left + x.shape[-1]]
-    return torch.cat([skip, x], dim=1)
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The first `height` rows and `width` columns of (N, C, h, w)."""
+    if torch.compiler.is_exporting():  # a slice would fix whether there is something to crop
+        return pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+    return x[..., :height, :width]
+
+
+def center_crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The middle `height` rows and `width` columns of (N, C, h, w)."""
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return x[..., top : top + height, left : left + width]
 
 
 def valid_output_size(size: int, depths: Sequence[int]) -> int:
@@ -193,12 +204,3 @@ def valid_output_size(size: int, depths: Sequence[int]) -> int:
     for _ in depths[:-1]:
         size = 2 * size - 4
     return size
-
-
-def mirrored(indices: Tensor, size: int) -> Tensor:
-    """Indices of any value folded into 0 .. size - 1 by reflection at the first and last pixel."""
-    if size == 1:
-        return torch.zeros_like(indices)
-    period = 2 * (size - 1)
-    indices = indices % period
-    return torch.minimum(indices, period - indices)

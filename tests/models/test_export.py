@@ -11,6 +11,7 @@ SMALL = {
     "FCN-8s": lambda: FCN(class_names=CLASSES, head_channels=4),
     "FCN-32s": lambda: FCN(class_names=CLASSES, head_channels=4, stride=32),
     "U-Net": lambda: UNet(class_names=CLASSES, base_channels=2),
+    "unpadded U-Net": lambda: UNet(class_names=CLASSES, base_channels=2, padding="valid"),
     "U-Net on VGG16": lambda: UNet(class_names=CLASSES, encoder="vgg16"),
     "SegNet": lambda: SegNet(class_names=CLASSES, variant="vgg16"),
     "SegNet-Basic": lambda: SegNet(class_names=CLASSES, variant="basic", dropout=0.5),
@@ -23,8 +24,9 @@ def test_an_exported_network_takes_any_height_and_width(name):
     model = SMALL[name]().eval()
     sizes = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad():
-        exported = torch.export.export(model, (torch.randn(1, 3, 64, 96),), dynamic_shapes=[sizes])
-        for height, width in ((64, 96), (97, 61), (160, 33)):
+        example = torch.randn(1, 3, 208, 224)
+        exported = torch.export.export(model, (example,), dynamic_shapes=[sizes])
+        for height, width in ((208, 224), (257, 221), (320, 193)):
             pixels = torch.randn(1, 3, height, width)
             torch.testing.assert_close(exported.module()(pixels), model(pixels))
 
