@@ -8,13 +8,18 @@ import json
 from dataclasses import MISSING, fields
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 
+from segmodels.evaluation.evaluator import NOT_JUDGED, SUMMARY_NAMES
+from segmodels.evaluation.metrics import MAX_VOID_OUTLINE
+from segmodels.evaluation.model_card import OUT_OF_DOMAIN, read_card_info, read_evaluation
 from segmodels.models.registry import architectures
 from segmodels.training.config import TrainingConfig
 from segmodels.training.presets import PRESETS
+from segmodels.utils.formatting import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = (
@@ -25,10 +30,7 @@ HEAD = (
 
 def zoo() -> str:
     """The rows of all published models, by dataset and then by network."""
-    names = architectures()
-    folders = [path.parent for path in ROOT.glob("weights_card/*/evaluation.json")]
-    folders.sort(key=lambda folder: (folder.name.split("-", 1)[1], names.index(network(folder))))
-    return "\n".join([*HEAD, *map(row, folders)]) + "\n"
+    return "\n".join([*HEAD, *map(row, published())]) + "\n"
 
 
 def network(folder: Path) -> str:
@@ -55,6 +57,86 @@ def row(folder: Path) -> str:
         str(licence),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def results() -> str:
+    """For each dataset the metrics of its networks beside published ones, and IoU per class."""
+    datasets: dict[str, list[Path]] = {}
+    for folder in published():
+        datasets.setdefault(folder.name.split("-", 1)[1], []).append(folder)
+    return "\n".join(map(dataset_results, datasets.values()))
+
+
+def published() -> list[Path]:
+    """The folders of published weights, by dataset and then by network."""
+    names = architectures()
+    folders = [path.parent for path in ROOT.glob("weights_card/*/evaluation.json")]
+    return sorted(folders, key=lambda f: (f.name.split("-", 1)[1], names.index(network(f))))
+
+
+def dataset_results(folders: list[Path]) -> str:
+    """The section of one dataset."""
+    info = read_card_info(folders[0]).complete()
+    evaluations = [read_evaluation(folder) for folder in folders]
+    first = evaluations[0]
+    title = info.dataset_name or folders[0].name.split("-", 1)[1]
+    keys = ("mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy", "boundary_f1")
+    rows = [["percent", *(SUMMARY_NAMES[key] for key in keys)], ["---", *["--:"] * len(keys)]]
+    for folder, evaluation in zip(folders, evaluations, strict=True):
+        cells = [percent(evaluation[key]) for key in keys]
+        if evaluation["boundary_f1"] is None and any(
+            map(not_judged, evaluation["classes"].values())
+        ):
+            cells[-1] = NOT_JUDGED
+        rows.append([f"**`{folder.name}`**", *cells])
+        others = info.known.published.get(network(folder), []) if info.known else []
+        for who, iou, pixels, accuracy, boundary in others:
+            rows.append([who, iou, "-", pixels, accuracy, boundary])
+    classes = [
+        ["IoU per class", *(f"`{f.name}`" for f in folders)],
+        ["---", *["--:"] * len(folders)],
+    ]
+    for name in first["classes"]:
+        cells = [percent(evaluation["classes"][name]["iou"]) for evaluation in evaluations]
+        classes.append([name, *cells])
+    return (
+        f"\n### {title[0].upper()}{title[1:]}\n\nOn the {first['pictures']} images of "
+        f"`{first['split']}`.\n\n{table(rows)}\n{table(classes)}"
+    )
+
+
+def carry_over() -> str:
+    """Metrics on data of another origin than the training's, by network and source."""
+    sections: dict[str, list[list[str]]] = {}
+    for folder in published():
+        for name, section in read_evaluation(folder).get(OUT_OF_DOMAIN, {}).items():
+            sources = section.get("sources") or {section["data"]: section}
+            classes = [
+                c
+                for c in section["classes"]
+                if any(c not in part["absent_classes"] for part in sources.values())
+            ]
+            head = ["percent", "source", "images", "mean IoU", "mean Dice", "pixel acc.", *classes]
+            rows = sections.setdefault(name, [head, ["---", "---", *["--:"] * (len(head) - 2)]])
+            for source, part in sources.items():
+                present = part["present_classes"]
+                values = [present["mean_iou"], present["mean_dice"], part["pixel_accuracy"]]
+                values += [
+                    None if c in part["absent_classes"] else part["classes"][c]["iou"]
+                    for c in classes
+                ]
+                rows.append(
+                    [f"`{folder.name}`", source, str(part["pictures"]), *map(percent, values)]
+                )
+    return "\n".join(f"\n### {name}\n\n{table(rows)}" for name, rows in sections.items())
+
+
+def not_judged(row: dict[str, Any]) -> bool:
+    return (row.get("void_outline") or 0) >= MAX_VOID_OUTLINE
+
+
+def table(rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
 def parameters(weights: Path) -> int:
@@ -102,6 +184,7 @@ def presets() -> str:
 
 TABLES = {
     ROOT / "README.md": {"zoo": zoo},
+    ROOT / "docs" / "results.md": {"results": results, "carry-over": carry_over},
     ROOT / "docs" / "training.md": {"options": options, "presets": presets},
 }
 

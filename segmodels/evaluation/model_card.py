@@ -195,7 +195,7 @@ def check_card_can_be_written(
     read_card_info(folder)
     _read_training(folder)
     if needs_evaluation or (folder / EVALUATION_NAME).exists():
-        _read_evaluation(folder)
+        read_evaluation(folder)
 
 
 def is_generated(card: Path) -> bool:
@@ -223,7 +223,7 @@ def write_card(folder: Path, *, overwrite: bool = False) -> Path:
     text = card_text(
         load_model(folder),
         folder.resolve().name,
-        _read_evaluation(folder),
+        read_evaluation(folder),
         _read_training(folder),
         read_card_info(folder),
         has_examples=(folder / EXAMPLES_NAME).exists(),
@@ -233,8 +233,14 @@ def write_card(folder: Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def _read_evaluation(folder: Path) -> Any:
-    return _read_json(folder / EVALUATION_NAME, "make it with `segmodels evaluate --card`")
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The folder's evaluation.json.
+
+    One of an earlier version is completed by what its confusion matrix tells: Dice, precision and
+    absent classes. CheckpointError if it is missing or cannot be read.
+    """
+    path = folder / EVALUATION_NAME
+    return _completed(_read_json(path, "make it with `segmodels evaluate --card`"))
 
 
 def _read_training(folder: Path) -> Any:
