@@ -151,7 +151,14 @@ def record_evaluation(
         out_of_domain: Keep the folder's own metrics, and add these under this name.
     """
     path = folder / EVALUATION_NAME
-    before = _read_json(path, "delete it") if path.exists() else {}
+    try:
+        before = _read_json(path, "")
+    except CheckpointError:
+        if out_of_domain:
+            raise
+        before = {}  # to be replaced
+    if not isinstance(before, dict):
+        before = {}
     digest = weights_digest(folder)
     entry = {**report, WEIGHTS_DIGEST: digest}
     sections = {
@@ -161,7 +168,7 @@ def record_evaluation(
     }
     if out_of_domain:
         sections[out_of_domain] = entry
-        entry = before
+        entry = dict(before)
     entry = {key: value for key, value in entry.items() if key != OUT_OF_DOMAIN}
     if sections:
         entry[OUT_OF_DOMAIN] = sections
@@ -194,7 +201,7 @@ def check_card_can_be_written(
         )
     read_card_info(folder)
     _read_training(folder)
-    if needs_evaluation or (folder / EVALUATION_NAME).exists():
+    if needs_evaluation:
         read_evaluation(folder)
 
 
@@ -237,10 +244,16 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     """The folder's evaluation.json.
 
     One of an earlier version is completed by what its confusion matrix tells: Dice, precision and
-    absent classes. CheckpointError if it is missing or cannot be read.
+    absent classes. CheckpointError if it is missing, cannot be read, or is of other weights.
     """
-    path = folder / EVALUATION_NAME
-    return _completed(_read_json(path, "make it with `segmodels evaluate --card`"))
+    path, remedy = folder / EVALUATION_NAME, "make it with `segmodels evaluate --card`"
+    evaluation = _read_json(path, remedy)
+    needed = ("split", "pictures", "classes", *OVERALL)
+    if not isinstance(evaluation, dict) or not set(needed) <= set(evaluation):
+        raise CheckpointError(f"{path} lacks some of the entries {', '.join(needed)}: {remedy}")
+    if evaluation.get(WEIGHTS_DIGEST, digest := weights_digest(folder)) != digest:
+        raise CheckpointError(f"{path} was measured on other weights: {remedy}")
+    return _completed(evaluation)
 
 
 def _read_training(folder: Path) -> Any:

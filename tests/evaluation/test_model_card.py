@@ -307,6 +307,19 @@ def test_a_card_needs_an_evaluation(folder):
     (folder / "evaluation.json").unlink()
     with pytest.raises(CheckpointError, match=r"evaluation\.json"):
         write_card(folder)
+    (folder / "evaluation.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="lacks some of the entries split, pictures, "):
+        write_card(folder)
+    record_evaluation(folder, EVALUATION)  # replaces what cannot be read
+    write_card(folder)
+
+
+def test_metrics_of_other_weights_make_no_card(folder):
+    record_evaluation(folder, EVALUATION)
+    write_card(folder)
+    UNet(class_names=["road", "sky"], base_channels=2).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match=r"was measured on other weights: make it with"):
+        write_card(folder)
 
 
 def test_a_card_says_nothing_of_vgg16_where_training_had_none(folder):
