@@ -364,7 +364,7 @@ def _metadata(
         tags=["semantic-segmentation", model.architecture, "pytorch_model_hub_mixin"],
         datasets=[info.dataset] if info.dataset else None,
         metrics=["mean_iou", "accuracy"],
-        model_name=name,
+        model_name=name if results else None,  # the Hub takes it with results alone
         eval_results=results or None,
     )
 

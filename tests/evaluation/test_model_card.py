@@ -18,6 +18,7 @@ from segmodels.evaluation.model_card import (
     write_card_info,
 )
 from segmodels.evaluation.qualitative import MAX_EXAMPLES_BYTES
+from tests.support.hub_validator import card_errors
 
 CARDS = Path(__file__).parents[2] / "weights_card"
 PUBLISHED_CARDS = sorted(path.parent.name for path in CARDS.glob("*/evaluation.json"))
@@ -172,6 +173,7 @@ def test_the_terms_of_a_known_dataset_are_linked(folder):
     card = ModelCard.load(write_card(folder))
     assert (card.data.license, card.data.license_name) == ("other", "research-only")
     assert card.data.license_link.startswith("http")
+    assert card_errors(card.content) == []
     assert "vehicles" not in card.text
 
 
@@ -194,6 +196,7 @@ def test_nothing_is_guessed_of_others_data(folder, tmp_path):
         assert word not in card.text
     assert "Which images guided the choices of the training is not recorded." in card.text
     assert 'segmenter("image.jpg")' in card.text
+    assert card_errors(card.content) == []
 
 
 def test_a_license_without_terms_is_named_and_linked(folder):
@@ -342,6 +345,7 @@ def test_a_published_card_is_what_the_program_makes_of_its_record(name, tmp_path
         if file.name != "README.md":
             (again / file.name).symlink_to(file)
     assert write_card(again).read_text() == (published / "README.md").read_text()
+    assert card_errors((published / "README.md").read_text()) == []
     assert (published / "examples.jpg").stat().st_size <= MAX_EXAMPLES_BYTES
 
 

@@ -15,6 +15,7 @@ ALICE = "alice-token"
 FILES = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 EVALUATION = {
     "split": "test",
+    "data": "streets",
     "pictures": 2,
     **dict.fromkeys(("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1"), 0.5),
     "frequency_weighted_iou": 0.5,
@@ -40,7 +41,7 @@ def push(client, folder):
 
     def run(repo_id, *options, token=ALICE):
         code = (
-            "import os\nfrom segmodels.cli import main\n"
+            "import os\nfrom segmodels.cli.main import main\n"
             "os.environ.pop('HF_TOKEN', None)\n"
             "if token: os.environ['HF_TOKEN'] = token\n"
             "result = main(['push', folder, repo_id, *options])\n"
