@@ -363,6 +363,9 @@ def evaluate(
         skip_errors: Record images or labels that cannot be used in `Evaluation.errors` and go on.
         quiet: Show no progress bar.
 
+    Returns:
+        The metrics, with the confusion matrix of every image.
+
     Raises:
         DataError: If the dataset has other classes, lacks one that was asked for, has an image or a
             label that cannot be used (with skip_errors: none that can).
