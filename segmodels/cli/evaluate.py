@@ -41,7 +41,8 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--membrane",
         metavar="CLASS",
-        help="also measure V-Rand, V-Info and pixel error of the cells that CLASS separates",
+        help="also measure V-Rand, V-Info, pixel and warping error of the cells that CLASS "
+        "separates",
     )
     command.add_argument(
         "--grid", type=Path, metavar="FILE.png", help="draw the best and the worst images"

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -330,7 +330,7 @@ class Evaluation:
         for name in object_names:
             head += [f"{name}_{what}" for what in ("found", "missed", "extra")]
         if with_membranes:
-            head += ["v_rand", "v_info", "pixel_error"]
+            head += [column.name for column in fields(MembraneMetrics)]
         writer.writerow(head)
         for image in self.images:
             writer.writerow(_csv_row(image, self.boundaries_not_judged))
@@ -450,8 +450,7 @@ def _csv_row(image: ImageResult, not_judged: NDArray[np.bool_]) -> list[Any]:
     for counts in image.objects.values():
         row += [counts.found, counts.missed, counts.extra]
     if image.membranes is not None:
-        one = image.membranes
-        row += [_cell(value) for value in (one.v_rand, one.v_info, one.pixel_error)]
+        row += map(_cell, astuple(image.membranes))
     return row
 
 

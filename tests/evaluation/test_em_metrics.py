@@ -2,6 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.ndimage import label
 from sklearn.metrics import normalized_mutual_info_score, pair_confusion_matrix
 
 from segmodels.evaluation.em_metrics import (
@@ -13,6 +14,7 @@ from segmodels.evaluation.em_metrics import (
     thinned_cells,
     v_info,
     v_rand,
+    warp,
 )
 
 MEMBRANE, CELL = 0, 1
@@ -81,10 +83,11 @@ def test_a_hole_in_a_membrane_by_hand():
     assert result.v_rand == pytest.approx(2 / 3)
     assert result.v_info == 0  # the prediction says nothing of the cells
     assert result.pixel_error == pytest.approx(1 / 27)
+    assert result.warping_error == pytest.approx(1 / 27)  # no deformation merges two cells
     assert result.to_json()["rand_error"] == pytest.approx(1 / 3)
 
 
-def test_a_thicker_membrane_changes_the_pixel_error_only():
+def test_a_thicker_or_shifted_membrane_changes_the_pixel_error_only():
     target = np.full((6, 21), CELL, np.uint8)
     target[:, 10] = MEMBRANE
     thick = target.copy()
@@ -92,6 +95,9 @@ def test_a_thicker_membrane_changes_the_pixel_error_only():
     result = membrane_metrics(target, thick, MEMBRANE)
     assert (result.v_rand, result.v_info) == (1, pytest.approx(1))
     assert result.pixel_error == pytest.approx(4 / 21)
+    assert result.warping_error == 0
+    shifted = np.roll(target, 1, axis=1)
+    assert membrane_metrics(target, shifted, MEMBRANE).warping_error == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -121,16 +127,60 @@ def test_thinning_gives_each_pixel_to_the_nearest_cell():
 def test_perfect_and_empty_sections():
     target = section(0)
     assert membrane_metrics(target, target, MEMBRANE) == MembraneMetrics(
-        pytest.approx(1), pytest.approx(1), 0
+        pytest.approx(1), pytest.approx(1), 0, 0
     )
     void = np.full((4, 4), 255, np.uint8)
     assert all(
         value is None for value in membrane_metrics(void, target[:4, :4], 0).to_json().values()
     )
     one_cell = np.full((4, 4), CELL, np.uint8)
-    assert membrane_metrics(one_cell, one_cell, MEMBRANE) == MembraneMetrics(1, 1, 0)
+    assert membrane_metrics(one_cell, one_cell, MEMBRANE) == MembraneMetrics(1, 1, 0, 0)
 
 
 def test_means_over_sections():
-    sections = [MembraneMetrics(0.5, 0.25, 0.5), MembraneMetrics(1, 0.75, 0)]
-    assert mean_membrane_metrics(sections) == MembraneMetrics(0.75, 0.5, 0.25)
+    sections = [MembraneMetrics(0.5, 0.25, 0.5, 0.1), MembraneMetrics(1, 0.75, 0, 0.3)]
+    assert mean_membrane_metrics(sections) == MembraneMetrics(0.75, 0.5, 0.25, 0.2)
+
+
+def components(cells):
+    """Numbers of cells, connected by sides, and of membranes, connected by corners too."""
+    return label(cells)[1], label(~cells, np.ones((3, 3)))[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_warping_keeps_the_topology_and_leaves_nothing_that_could_be_flipped(seed):
+    target, prediction = section(seed) == CELL, section(seed + 10) == CELL
+    warped = warp(target, prediction, np.ones_like(target))
+    assert components(warped) == components(target)
+    before, left = (target != prediction).sum(), np.argwhere(warped != prediction)
+    assert 0 < len(left) < before
+    for y, x in left:
+        # A flip that kept the numbers in the pixel's neighbourhood would have been made.
+        patch = np.pad(warped, 1, "edge")[y : y + 3, x : x + 3].copy()
+        if 0 < y < target.shape[0] - 1 and 0 < x < target.shape[1] - 1:
+            was = components(patch)
+            patch[1, 1] = ~patch[1, 1]
+            assert components(patch) != was
+
+
+def test_splits_and_holes_stay_errors_by_hand():
+    # One cell of 5 x 9; a membrane across it at column 4 splits it: all but a gap of one pixel can
+    # be grown from the edge, so that one pixel stays wrong. An island of membrane stays whole.
+    target = np.full((5, 9), CELL, np.uint8)
+    target[0] = MEMBRANE
+    split = target.copy()
+    split[:, 4] = MEMBRANE
+    assert membrane_metrics(target, split, MEMBRANE).warping_error == pytest.approx(1 / 45)
+    island = target.copy()
+    island[2:4, 6:8] = MEMBRANE
+    assert membrane_metrics(target, island, MEMBRANE).warping_error == pytest.approx(4 / 45)
+
+
+def test_void_is_never_warped():
+    target = np.full((4, 6), CELL, np.uint8)
+    target[:, 0], target[:, 3:] = MEMBRANE, 255
+    prediction = np.full_like(target, MEMBRANE)
+    known = target != 255
+    warped = warp(target == CELL, prediction == CELL, known)
+    np.testing.assert_array_equal(warped[~known], (target == CELL)[~known])
+    assert warped[known].sum() == 1  # a cell does not vanish
