@@ -1,74 +1,105 @@
-"""`segmodels train`: a network from a data set."""
+"""`segmodels train`: a network from a dataset. The options are the fields of `TrainingConfig`."""
 
 import argparse
+import dataclasses
 import os
+import types
+import typing
 from pathlib import Path
+from typing import Any
 
 from segmodels.cli._common import CommandError, Commands
+from segmodels.models.registry import architectures
+from segmodels.training.config import TrainingConfig
+from segmodels.training.presets import PRESETS, config_from_preset
 
-RUN_OPTIONS = ("out", "device", "workers", "tracker", "validate_every", "checkpoint_seconds")
+RUN_OPTIONS = (
+    *("out", "device", "workers", "tracker", "validate_every", "checkpoint_seconds", "keep"),
+)
 
 
 def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    presets = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     command = commands.add_parser(
         "train",
-        help="train a network; continues what is in --out",
+        help="train a network, or resume or extend the training in --out",
         argument_default=argparse.SUPPRESS,
-        description="Every option has a default that suits a road scene of some hundred pictures.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a network on a dataset. The same command resumes an interrupted "
+        "training;\nwith more --epochs or --steps it extends a finished one.",
+        epilog=f"presets, each overridden by the options beside it:\n{presets}",
     )
-    command.add_argument("network", choices=["fcn", "unet", "segnet"])
-    command.add_argument("--data", required=True, help="folder: see segmodels/data.py")
+    command.add_argument(
+        "network",
+        nargs="?",
+        default=None,
+        choices=architectures(),
+        help="may be left out where --preset has one",
+    )
     command.add_argument("--out", required=True, type=Path, help="folder for the network")
-    command.add_argument("--vgg16", help="ImageNet weights: a safetensors file or a Hub id")
-    command.add_argument("--start", help="go on from a trained network: a folder or a Hub id")
-    command.add_argument("--epochs", type=int)
-    command.add_argument("--half-size-epochs", type=int, help="of these, at half the size")
-    command.add_argument("--batch-size", type=int)
-    command.add_argument("--crop", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
-    command.add_argument("--zoom", type=float, nargs=2, metavar=("FROM", "TO"))
-    command.add_argument("--working-size", type=int, help="longer side of the pictures, pixels")
-    command.add_argument("--encoder-lr", type=float)
-    command.add_argument("--decoder-lr", type=float)
     command.add_argument(
-        "--skip-rates", type=float, nargs=2, metavar=("POOL4", "POOL3"), help="of FCN's skip scores"
+        "--preset", choices=PRESETS, help="a named set of options, see below (default: none)"
     )
-    command.add_argument("--schedule", help='"poly" or "onecycle"')
-    command.add_argument("--ema", type=float, help="decay of a moving average, 0.999 for example")
-    command.add_argument(
-        "--precision", help="bf16, fp16 or fp32; default: accelerate's, or bf16 where it is fast"
+    hints = typing.get_type_hints(TrainingConfig)
+    groups: dict[str, Any] = {}
+    for option in dataclasses.fields(TrainingConfig):
+        if option.name != "network":
+            title = option.metadata["group"]
+            if title not in groups:
+                groups[title] = command.add_argument_group(title)
+            _add_option(groups[title], option, hints[option.name])
+    running = command.add_argument_group("execution, without influence on the result")
+    running.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    running.add_argument(
+        "--workers", type=int, default=0, help="processes that load images (default: 0)"
     )
-    command.add_argument("--weight-decay", type=float)
-    command.add_argument("--warmup-steps", type=int)
-    command.add_argument("--frozen", type=int, help="VGG16 convolutions that stay as they are")
-    command.add_argument("--balance", type=float, help="exponent of the class weights; 0: none")
-    command.add_argument("--border-weight", type=float, help="U-Net's w0, 10 in its paper; 0: none")
-    command.add_argument("--border-sigma", type=float, help="U-Net's sigma, pixels")
-    command.add_argument(
-        "--lovasz", type=float, help="weight of the Lovász-softmax loss, 1 for example; 0: none"
+    running.add_argument(
+        "--tracker", help="accelerate's: tensorboard, wandb, mlflow, ... (default: none)"
     )
-    command.add_argument(
-        "--elastic", type=float, help="U-Net's deformation, pixels, 10 in its paper"
+    running.add_argument(
+        "--validate-every", type=int, help="epochs between validations (default: 5)"
     )
-    command.add_argument("--color-strength", type=float, help="of changes of colour, 0 to 2.5")
-    command.add_argument("--degrade", type=float, help="probability of blur, of noise, of a shadow")
-    command.add_argument("--stride", type=int, help="FCN's: 32, 16 or 8")
-    command.add_argument("--head-channels", type=int, help="FCN's fc6 and fc7")
-    command.add_argument("--base-channels", type=int, help="the plain U-Net's first level")
-    command.add_argument("--variant", help='SegNet\'s: "vgg16" or "basic"')
-    command.add_argument("--dropout", type=float)
-    command.add_argument("--seed", type=int)
-    running = command.add_argument_group("how it runs; none of these changes the result")
-    running.add_argument("--device", default="auto")
-    running.add_argument("--workers", type=int, default=0, help="processes that load pictures")
-    running.add_argument("--tracker", help="accelerate's: tensorboard, wandb, mlflow, ...")
-    running.add_argument("--validate-every", type=int, help="epochs; default: 5")
-    running.add_argument("--checkpoint-seconds", type=float, help="default: 120")
+    running.add_argument(
+        "--keep",
+        choices=("last", "best"),
+        help="best: keep in OUT/best the network of the best validation too (default: last)",
+    )
+    running.add_argument(
+        "--checkpoint-seconds", type=float, help="between checkpoints (default: 120)"
+    )
     command.set_defaults(run=run)
 
 
+def _add_option(group: Any, option: dataclasses.Field, hint: Any) -> None:
+    """A field as `--its-name`, with its type, help and default."""
+    texts = option.metadata
+    keywords: dict[str, Any] = {"metavar": texts["metavar"], "choices": texts["choices"]}
+    required = option.default is dataclasses.MISSING
+    kinds = [one for one in typing.get_args(hint) if one is not types.NoneType]
+    kind = kinds[0] if isinstance(hint, types.UnionType) else hint
+    if kind is bool:
+        keywords = {"action": argparse.BooleanOptionalAction}
+    elif typing.get_origin(kind) is tuple:
+        keywords |= {"type": typing.get_args(kind)[0], "nargs": 2}
+    else:
+        keywords["type"] = kind
+    default = "" if required else f" (default: {texts['unset'] or _shown(option.default)})"
+    help = f"{texts['help']}{default}".replace("%", "%%")
+    group.add_argument(
+        "--" + option.name.replace("_", "-"), help=help, required=required, **keywords
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(f"{one:g}" for one in value) if isinstance(value, tuple) else str(value)
+
+
 def run(options: argparse.Namespace) -> int:
-    from segmodels.inference.optimize import bf16_pays, pick_device
-    from segmodels.training.config import TrainingConfig
+    """Train, and print the final metrics."""
+    from segmodels.inference.optimize import bf16_is_fast, pick_device
     from segmodels.training.runner import TrainingError, train
     from segmodels.utils.distributed import ProcessError, is_main_process
 
@@ -77,12 +108,21 @@ def run(options: argparse.Namespace) -> int:
     if launched in ("bf16", "fp16"):
         given.setdefault("precision", launched)
     elif options.device in ("auto", "cpu") and pick_device(options.device).type == "cpu":
-        given.setdefault("precision", "bf16" if bf16_pays() else "fp32")
-    run = {key: given.pop(key) for key in RUN_OPTIONS if key in given}
+        given.setdefault("precision", "bf16" if bf16_is_fast() else "fp32")
+    run_options = {key: given.pop(key) for key in RUN_OPTIONS if key in given}
+    preset = given.pop("preset", None)
     try:
-        train(TrainingConfig(**given), **run)
+        if preset is not None:
+            config = config_from_preset(preset, **given)
+        elif given["network"] is None:
+            raise ValueError(f"name a network ({', '.join(architectures())}) or a --preset")
+        else:
+            config = TrainingConfig(**given)
+        evaluation = train(config, **run_options)
     except (ProcessError, TrainingError, ValueError) as error:
         raise CommandError(str(error)) from error
     if is_main_process():
+        if evaluation is not None:
+            print(f"{evaluation.table()}\n")
         print(f"the trained network is in {options.out}")
     return 0

@@ -1,45 +1,71 @@
-"""What an interrupted training goes on from: its checkpoint, for the same config and data only."""
+"""The checkpoint of an interrupted training, for the same config and data only."""
 
+import pickle
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from segmodels.data.validation import changed_files
-from segmodels.training.config import TrainingConfig, TrainingError, check_same
+from segmodels.training.config import TrainingConfig, TrainingError
+from segmodels.training.record import config_of
 from segmodels.training.trainer import Trainer
-from segmodels.utils.files import whole_file
+from segmodels.utils.files import atomic_write
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Written whole beside `path`, then moved there: an interruption leaves the old one."""
+    """Write the trainer's state; an interruption leaves the checkpoint before."""
     origin = {"config": asdict(trainer.config), "digests": trainer.digests}
-    with whole_file(path) as scratch:
+    with atomic_write(path) as scratch:
         torch.save(origin | trainer.state(), scratch)
 
 
-def load_checkpoint(trainer: Trainer, path: Path) -> None:
-    """TrainingError if it is damaged, of another config or of a data set that has changed since."""
+def read_checkpoint(path: Path) -> tuple[TrainingConfig, dict[str, Any]]:
+    """Read a checkpoint, of earlier versions too.
+
+    Returns:
+        Its config, and its state for `restore_checkpoint`, on the CPU.
+
+    Raises:
+        TrainingError: if the file is damaged.
+    """
     try:
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
-        check_same(TrainingConfig(**state["config"]), trainer.config, f"{path} is of")
-        _check_data(trainer, path, state.get("digests"))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        entries = state["config"] if "config" in state else state["recipe"]
+        return config_of(entries), state
+    except (
+        *(EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError),
+        pickle.UnpicklingError,
+    ) as error:
+        raise _unreadable(path, error) from error
+
+
+def restore_checkpoint(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
+    """Put the trainer where the checkpoint was written.
+
+    Raises:
+        TrainingError: if files of the dataset have changed since, or the state is not one of this
+            network.
+    """
+    _check_data(trainer, path, state.get("digests"))
+    try:
         trainer.restore(state)
-    except TrainingError:
-        raise
-    except Exception as error:  # whatever a damaged file makes torch raise
-        raise TrainingError(
-            f"{path} is no checkpoint that this version reads: {error}; delete it to begin anew"
-        ) from error
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> TrainingError:
+    return TrainingError(f"{path} is not a readable checkpoint; delete it to restart ({error})")
 
 
 def _check_data(trainer: Trainer, path: Path, digests: dict[str, str] | None) -> None:
-    """digests: None in checkpoints of older versions."""
+    """digests: None in checkpoints of early versions."""
     changed = changed_files(digests, trainer.digests) if digests is not None else []
     if changed:
         names = ", ".join(changed[:5]) + f" and {len(changed) - 5} more" * (len(changed) > 5)
         files = "1 file" if len(changed) == 1 else f"{len(changed)} files"
         raise TrainingError(
-            f"{files} of {trainer.config.data} changed since {path} was written: {names}; put back "
-            "what was there, or give another --out to begin anew"
+            f"{files} of {trainer.config.data} changed since {path} was written: {names}; restore "
+            "the files, or restart with a new --out"
         )

@@ -1,266 +1,378 @@
-"""What is trained, and how: everything that decides the result of a training."""
+"""The options of a training: everything that decides its result."""
 
-import json
-import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from segmodels.hub.checkpoint import CheckpointError
-from segmodels.hub.download import fetch
-from segmodels.hub.filenames import START_TRAINING, TRAINING_NAME
 from segmodels.inference.optimize import PRECISIONS
-from segmodels.models._config import constructor_arguments
-from segmodels.models.base import SegmentationModel, load_model
-from segmodels.models.fcn import FCN
-from segmodels.models.segnet import SegNet
-from segmodels.models.unet import UNet
-from segmodels.models.vgg16 import load_vgg16
-from segmodels.utils.files import write_text
+from segmodels.models.registry import architectures, model_class
 
-NETWORKS = ("fcn", "unet", "segnet")
-SCHEDULES = ("poly", "onecycle")
-PAIRS = ("crop", "zoom", "skip_rates")  # the config's tuples, lists in JSON
-# Of the encoder and of the decoder. FCN's heads start at zero on VGG16's own activations; the
-# decoders of the others learn from nothing, behind batch norms, which bear larger steps.
-LEARNING_RATES = {"fcn": (1e-4, 3e-4), "unet": (2e-4, 1e-3), "segnet": (2e-4, 1e-3)}
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("poly", "onecycle", "constant")
+PAIRS = ("crop", "zoom", "skip_rates")  # tuples in Python, lists in JSON
+# The options that become arguments of the network's constructor.
+ARCHITECTURE = (
+    *("in_channels", "dropout", "stride", "head_channels", "reference_padding", "at_once"),
+    *("encoder", "base_channels", "padding", "batch_norm", "variant"),
+)
+SGD_FACTOR = 10  # of SGD's default learning rates over AdamW's
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on: why, and what to do."""
 
 
+def _option(
+    group: str,
+    default: Any,
+    help: str,
+    *,
+    unset: str = "",
+    metavar: str | Sequence[str] | None = None,
+    choices: Iterable[str] | None = None,
+) -> Any:
+    """A field that is also an option of `segmodels train`.
+
+    Args:
+        group: its heading in `--help`.
+        default: its value, MISSING for none.
+        help: what it is.
+        unset: what None stands for.
+        metavar: of argparse.
+        choices: of argparse.
+    """
+    texts = {"group": group, "help": help, "unset": unset, "metavar": metavar}
+    texts["choices"] = None if choices is None else tuple(choices)
+    return field(default=default, metadata=texts)
+
+
+_data = partial(_option, "data and start")
+_length = partial(_option, "length")
+_network = partial(_option, "network")
+_optimization = partial(_option, "optimization")
+_loss = partial(_option, "loss")
+_augmentation = partial(_option, "augmentation")
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides the result of a training.
+    """The options of a training, the same as those of `segmodels train`.
 
-    network: "fcn", "unet" or "segnet".
-    data: the data set's folder, see `data.open_data`.
-    vgg16: weights for the encoder, see `vgg16.load_vgg16`; None: from `start`, or from nothing.
-    start: a trained network of that kind to go on from (fine-tuning), a folder or a Hub id, see
-        `started_network`; None: none.
-    epochs, half_size_epochs: passes over the training pictures, and how many of them, at the
-        beginning, with pictures and crops of half the size, four times cheaper.
-    crop: (height, width) in pixels; zoom: range of the pictures' enlargement.
-    working_size: the longer side that pictures are scaled to; None: as they are, or, in `train`,
-        that of `start`.
-    encoder_lr, decoder_lr: peak learning rates of AdamW, the first for a VGG16 encoder that has
-        learnt before, by `vgg16` or `start`. None: the network's own, see LEARNING_RATES.
-    skip_rates: factors on `decoder_lr` for FCN's score_pool4 and score_pool3, where its skips are
-        scaled (`FCN.at_once`). Adam's steps do not grow with what a layer sees, as SGD's do, and
-        after the scaling score_pool4 sees values of 3.4 and score_pool3 of 0.07 (root mean square
-        over CamVid), score_fr of 11: at one rate for all the finest skip would learn next to
-        nothing.
-    schedule: of the learning rates, see `learning_rate_factor`; warmup_steps: of "poly".
-    ema: decay of the exponential moving average of the weights, which is then what is measured and
-        kept; 0: none.
-    precision: of the networks' arithmetic in training, "bf16", "fp16" (GPUs only) or "fp32".
-    color_strength: of the changes of colour, 0 (none) to 2.5; degrade: probability of each of
-        blur, noise and shadow; elastic: of U-Net's elastic deformation, the standard deviation in
-        pixels; see `augment.augment`.
-    frozen: convolutions of the VGG16 encoder that stay as they are; 4 are its first two blocks.
-    balance: exponent of the median-frequency class weights; 1 is SegNet's, 0 none.
-    lovasz: weight of the Lovász-softmax loss beside the cross entropy, see
-        `losses.lovasz_softmax`; 0: none.
-    border_weight, border_sigma: w0 and sigma, in pixels, of U-Net's border weights, see
-        `losses.border_weights`; the paper's are 10 and 5, border_weight 0 is none.
-    stride, head_channels: of the FCN; base_channels: of the plain U-Net; variant: of the SegNet;
-        with `start` they are that network's instead.
-    dropout: of the network; None: its own default, or that of `start`.
+    Each field's help text is in its metadata (`dataclasses.fields`) and in
+    `segmodels train --help`. None stands for a default that depends on the network, on `start` or
+    on the size of the dataset; what it came to is in `training.json`.
 
-    ValueError, on construction, for a value that cannot be.
+    Raises:
+        ValueError: for a value out of its range, or an option that the network does not have.
+
+    Examples:
+        >>> config = TrainingConfig(network="unet", data="DIR", epochs=5, crop=(128, 128))
+        >>> config.decoder_lr
+        0.001
     """
 
-    network: str
-    data: str
-    vgg16: str | None = None
-    epochs: int = 30
-    half_size_epochs: int = 0
-    batch_size: int = 8
-    crop: tuple[int, int] = (256, 320)
-    zoom: tuple[float, float] = (0.7, 1.6)
-    working_size: int | None = None
-    encoder_lr: float | None = None
-    decoder_lr: float | None = None
-    skip_rates: tuple[float, float] = (3.0, 100.0)
-    weight_decay: float = 1e-4
-    warmup_steps: int = 50
-    frozen: int = 4
-    balance: float = 0.5
-    stride: int = 8
-    head_channels: int = 512
-    base_channels: int = 64
-    variant: str = "vgg16"
-    dropout: float | None = None
-    seed: int = 0
-    schedule: str = "poly"
-    ema: float = 0.0
-    precision: str = "bf16"
-    color_strength: float = 1.0
-    degrade: float = 0.0
-    elastic: float = 0.0
-    border_weight: float = 0.0
-    border_sigma: float = 5.0
-    lovasz: float = 0.0
-    start: str | None = None
+    network: str = _data(MISSING, "fcn, unet or segnet")
+    data: str = _data(MISSING, "folder of the dataset, see `segmodels data check --help`")
+
+    vgg16: str | None = _data(
+        None,
+        "ImageNet weights of VGG16 for the encoder: a safetensors file, a folder or a Hub id",
+        unset="none",
+    )
+    start: str | None = _data(
+        None,
+        "fine-tune this trained network: a folder or a Hub id. Classes are carried over by name; "
+        "its architecture and working size are kept unless options change them",
+        unset="train from scratch or from --vgg16",
+    )
+    frozen: int = _data(
+        4,
+        "convolutions of a VGG16 encoder from --vgg16 or --start that stay as they are, 0 to 13",
+    )
+
+    epochs: int | None = _length(
+        None,
+        "passes over the training images",
+        unset="as many as make 1,500 steps, from 10 to 300",
+    )
+    steps: int | None = _length(None, "training steps, in place of --epochs", unset="by --epochs")
+    half_size_epochs: int = _length(
+        0, "of the epochs, the first so many at half the image and crop size, four times cheaper"
+    )
+    batch_size: int | None = _length(
+        None, "images a step, at most those of the training split", unset="8"
+    )
+    patience: int = _length(
+        0,
+        "stop early when val mean IoU has not improved for so many validations (see "
+        "--validate-every); 0: never",
+    )
+    seed: int = _length(0, "of every random draw")
+    precision: str = _optimization(
+        "bf16",
+        "of the arithmetic; on the command line by default that of `accelerate launch`, or fp32 "
+        "where the processor is no faster in bf16",
+        choices=PRECISIONS,
+    )
+
+    val_fraction: float = _data(
+        0.0,
+        "share of the training images to hold out for validation, for a dataset without a split "
+        "`val`; 0: none",
+    )
+    folds: int | None = _data(None, "cross-validation: number of folds", unset="none")
+    fold: int | None = _data(
+        None, "cross-validation: the fold to validate on, 0 to folds - 1", unset="none"
+    )
+    working_size: int | None = _data(
+        None,
+        "pixels of the longer side that images are resized to",
+        unset="that of --start, or the images' own size",
+    )
+
+    in_channels: int | None = _network(
+        None, "1 trains in grey, 3 in RGB", unset="3, or those of --start"
+    )
+    dropout: float | None = _network(
+        None,
+        "rate, where the paper has it: after FCN's fc6 and fc7, at the end of U-Net's contracting "
+        "path, in the deeper half of Bayesian SegNet",
+        unset="0.5 for FCN, else 0, or that of --start",
+    )
+    stride: int | None = _network(
+        None, "FCN: 32, 16 or 8, the finest prediction stride", unset="8, or that of --start"
+    )
+    head_channels: int | None = _network(
+        None, "FCN: width of fc6 and fc7, 4096 in the paper", unset="512, or that of --start"
+    )
+    reference_padding: bool | None = _network(
+        None, "FCN: the authors' geometry, conv1_1 padded by 100 pixels", unset="no"
+    )
+    at_once: bool | None = _network(
+        None, "FCN: scale the skips for all-at-once training", unset="yes, or as in --start"
+    )
+    encoder: str | None = _network(
+        None,
+        "U-Net: plain, or VGG16's 13 convolutions",
+        unset="vgg16 with --vgg16, else plain",
+        choices=("plain", "vgg16"),
+    )
+    base_channels: int | None = _network(
+        None, "U-Net: channels of the plain encoder's first level", unset="64"
+    )
+    padding: str | None = _network(
+        None,
+        "U-Net: same, or valid for the paper's unpadded convolutions: --crop is then the input "
+        "tile, and the loss is on its central part",
+        unset="same",
+        choices=("same", "valid"),
+    )
+    batch_norm: bool | None = _network(None, "U-Net: batch normalisation", unset="yes")
+    variant: str | None = _network(
+        None, "SegNet: vgg16, or basic", unset="vgg16", choices=("vgg16", "basic")
+    )
+
+    optimizer: str = _optimization("adamw", "of the weights", choices=OPTIMIZERS)
+    momentum: float = _optimization(0.9, "of sgd")
+    encoder_lr: float | None = _optimization(
+        None,
+        "peak learning rate of a VGG16 encoder from --vgg16 or --start",
+        unset="the network's own: fcn 1e-4, unet and segnet 2e-4; with sgd ten times that",
+    )
+    decoder_lr: float | None = _optimization(
+        None,
+        "peak learning rate of the rest",
+        unset="the network's own: fcn 3e-4, unet and segnet 1e-3; with sgd ten times that",
+    )
+    bias_lr_factor: float = _optimization(
+        1.0, "learning rate of biases over that of kernels; FCN: 2"
+    )
+    skip_rates: tuple[float, float] = _optimization(
+        (3.0, 100.0),
+        "FCN with --at-once: learning rates of score_pool4 and score_pool3 over --decoder-lr. "
+        "AdamW's steps do not grow with a layer's input as SGD's do, and the scaled skips see "
+        "small values",
+        metavar=("POOL4", "POOL3"),
+    )
+    schedule: str = _optimization(
+        "poly",
+        "of the learning rates. poly: linear warm-up, then (1 - step / steps)^0.9; onecycle: "
+        "torch's OneCycleLR; constant: warm-up alone",
+        choices=SCHEDULES,
+    )
+    warmup_steps: int = _optimization(50, "of poly and constant")
+    weight_decay: float = _optimization(1e-4, "on kernels only, neither on biases nor batch norms")
+    ema: float = _optimization(
+        0.0,
+        "decay of an exponential moving average of the weights, 0.999 for example, which is then "
+        "what is measured and kept; 0: none",
+    )
+
+    balance: float = _loss(
+        0.5, "exponent of the median-frequency class weights; 1: SegNet's, 0: none"
+    )
+    lovasz: float = _loss(0.0, "weight of the Lovász-softmax loss beside the cross entropy")
+    border_weight: float = _loss(
+        0.0, "U-Net's w0: weight of the background between neighbouring cells, 10 in the paper"
+    )
+    border_sigma: float = _loss(5.0, "U-Net's sigma, pixels")
+
+    crop: tuple[int, int] | None = _augmentation(
+        None,
+        "pixels of the network's input in training; 0 0: whole images, of one size or in batches "
+        "of 1",
+        unset="256 x 320, no larger than the images; with --padding valid 572 x 572",
+        metavar=("HEIGHT", "WIDTH"),
+    )
+    zoom: tuple[float, float] = _augmentation(
+        (0.7, 1.6), "range of the random enlargement; 1 1: none", metavar=("FROM", "TO")
+    )
+    horizontal_flip: bool = _augmentation(True, "mirror half of the images")
+    vertical_flip: bool = _augmentation(False, "flip half of the images upside down")
+    quarter_turns: bool = _augmentation(False, "turn images by a multiple of 90 degrees")
+    rotate: float = _augmentation(
+        0.0, "turn images by up to so many degrees either way, at most 180"
+    )
+    elastic: float = _augmentation(
+        0.0, "U-Net's elastic deformation, standard deviation in pixels, 10 in the paper; 0: none"
+    )
+    color_strength: float = _augmentation(
+        1.0, "of changes of brightness, contrast, saturation and gamma, 0 (none) to 2.5"
+    )
+    degrade: float = _augmentation(0.0, "probability of each of blur, noise and a shadow")
 
     def __post_init__(self) -> None:
-        for key in PAIRS:  # lists, from JSON or a command line
-            object.__setattr__(self, key, tuple(getattr(self, key)))
-        encoder_lr, decoder_lr = LEARNING_RATES.get(self.network, (None, None))
-        object.__setattr__(self, "encoder_lr", self.encoder_lr or encoder_lr)
-        object.__setattr__(self, "decoder_lr", self.decoder_lr or decoder_lr)
+        for name in PAIRS:  # lists, from JSON or a command line
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        if self.network in architectures():
+            factor = SGD_FACTOR if self.optimizer == "sgd" else 1
+            rates = model_class(self.network).default_learning_rates
+            object.__setattr__(self, "encoder_lr", self.encoder_lr or factor * rates[0])
+            object.__setattr__(self, "decoder_lr", self.decoder_lr or factor * rates[1])
         self._check()
 
     def _check(self) -> None:
+        low, high = self.zoom if len(self.zoom) == 2 else (1, 0)
+        folds = (self.folds, self.fold)
         checks = {
-            f"network must be one of {', '.join(NETWORKS)}": self.network in NETWORKS,
-            "epochs must be at least 1": self.epochs >= 1,
-            "half_size_epochs must be from 0 to epochs": 0 <= self.half_size_epochs <= self.epochs,
-            "batch_size must be at least 1": self.batch_size >= 1,
-            "crop must be (height, width), both at least 2": (
-                len(self.crop) == 2 and min(self.crop) >= 2
+            f"network must be one of {', '.join(architectures())}": (
+                self.network in architectures()
             ),
-            "zoom must be (from, to) with 0 < from <= to": (
-                len(self.zoom) == 2 and 0 < self.zoom[0] <= self.zoom[1]
+            "epochs must be at least 1": self.epochs is None or self.epochs >= 1,
+            "steps must be at least 1": self.steps is None or self.steps >= 1,
+            "half_size_epochs must be from 0 to epochs": (
+                0 <= self.half_size_epochs <= (self.epochs or self.half_size_epochs)
+            ),
+            "batch_size must be at least 1": self.batch_size is None or self.batch_size >= 1,
+            "patience must be 0 or more": self.patience >= 0,
+            "seed must be 0 or more": self.seed >= 0,
+            f"precision must be one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,
+            "val_fraction must be at least 0 and less than 1": 0 <= self.val_fraction < 1,
+            "folds must be at least 2": self.folds is None or self.folds >= 2,
+            "fold must be from 0 to folds - 1, with folds": (
+                folds == (None, None) or (None not in folds and 0 <= self.fold < self.folds)  # type: ignore[operator]
             ),
             "working_size must be None or at least 2": (
                 self.working_size is None or self.working_size >= 2
             ),
             "frozen must be from 0 to 13": 0 <= self.frozen <= 13,
+            f"optimizer must be one of {', '.join(OPTIMIZERS)}": self.optimizer in OPTIMIZERS,
+            "momentum must be at least 0 and less than 1": 0 <= self.momentum < 1,
             "encoder_lr must be positive": (self.encoder_lr or 0) > 0,
             "decoder_lr must be positive": (self.decoder_lr or 0) > 0,
+            "bias_lr_factor must be positive": self.bias_lr_factor > 0,
             "skip_rates must be (of pool4, of pool3), both positive": (
                 len(self.skip_rates) == 2 and min(self.skip_rates) > 0
             ),
-            "seed must be 0 or more": self.seed >= 0,
             f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
+            "warmup_steps must be 0 or more": self.warmup_steps >= 0,
+            "weight_decay must be 0 or more": self.weight_decay >= 0,
             "ema must be at least 0 and less than 1": 0 <= self.ema < 1,
-            f"precision must be one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,
-            "color_strength must be from 0 to 2.5": 0 <= self.color_strength <= 2.5,
-            "degrade must be from 0 to 1": 0 <= self.degrade <= 1,
-            "elastic must be 0 or more": self.elastic >= 0,
+            "balance must be 0 or more": self.balance >= 0,
+            "lovasz must be 0 or more": self.lovasz >= 0,
             "border_weight must be 0 or more": self.border_weight >= 0,
             "border_sigma must be positive": self.border_sigma > 0,
-            "lovasz must be 0 or more": self.lovasz >= 0,
+            "crop must be (height, width), both at least 2, or (0, 0)": (
+                self.crop is None
+                or (len(self.crop) == 2 and (min(self.crop) >= 2 or self.crop == (0, 0)))
+            ),
+            "zoom must be (from, to) with 0 < from <= to": 0 < low <= high,
+            "rotate must be from 0 to 180": 0 <= self.rotate <= 180,
+            "elastic must be 0 or more": self.elastic >= 0,
+            "color_strength must be from 0 to 2.5": 0 <= self.color_strength <= 2.5,
+            "degrade must be from 0 to 1": 0 <= self.degrade <= 1,
         }
         for rule, holds in checks.items():
             if not holds:
                 raise ValueError(f"{rule}, got {getattr(self, rule.split()[0])!r}")
 
-    def learning_rate_factor(self, step: int, total_steps: int) -> float:
-        """Of the peak, for step 0 .. total_steps - 1. "poly": a linear rise over `warmup_steps`,
-        times (1 - step / total_steps)^0.9. "onecycle": cosines from 1/25 up to the peak over the
-        first 30 % and down to 1/250,000 (Smith and Topin, 2018, as torch's OneCycleLR has it)."""
-        if self.schedule == "poly":
-            rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
-            return rise * (1 - step / total_steps) ** 0.9
-        peak = 0.3 * total_steps - 1
-        if step < peak:
-            return _cosine(1 / 25, 1.0, step / peak)
-        return _cosine(1.0, 1 / 250_000, (step - peak) / (total_steps - 1 - peak))
-
     def published(self) -> dict[str, Any]:
-        """The config as JSON-able values, without the folders of the machine that it ran on."""
-        pairs = {key: [*getattr(self, key)] for key in PAIRS}
-        names = {"data": Path(self.data).resolve().name} | pairs
-        for key, source in (("vgg16", self.vgg16), ("start", self.start)):
-            if source and Path(source).exists():
-                names[key] = Path(source).resolve().name
-        return asdict(self) | names
+        """The options as JSON-able values, without the folders of the machine."""
+        values = asdict(self) | {"data": Path(self.data).resolve().name}
+        for name in PAIRS:
+            values[name] = None if values[name] is None else list(values[name])
+        for name in ("vgg16", "start"):
+            if values[name] and Path(values[name]).exists():
+                values[name] = Path(values[name]).resolve().name
+        return values
 
 
-def settled(config: TrainingConfig) -> TrainingConfig:
-    """The config with the working size of `start`, if it names none. CheckpointError for a start
-    that cannot be had."""
-    if not config.start or config.working_size is not None:
-        return config
-    return replace(config, working_size=load_model(config.start).working_size)
+def fit_to_data(
+    config: TrainingConfig, image_sizes: Sequence[tuple[int, int]]
+) -> tuple[TrainingConfig, list[str]]:
+    """Choose the options that were left to the size of the dataset.
 
+    Args:
+        config: options, of which batch_size, epochs and crop may be None.
+        image_sizes: (width, height) of every training image.
 
-def record_of(source: str) -> dict[str, Any] | None:
-    """The `training.json` of a folder or a Hub repository, if it has one that can be read."""
-    try:
-        record = json.loads(fetch(source, TRAINING_NAME).read_text(encoding="utf-8"))
-    except (CheckpointError, OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def read_config(folder: Path) -> TrainingConfig:
-    """The config in the folder's `training.json`. OSError, ValueError or TypeError if there is
-    none."""
-    record = json.loads((folder / TRAINING_NAME).read_text(encoding="utf-8"))
-    return TrainingConfig(**{key: value for key, value in record.items() if key != START_TRAINING})
-
-
-def write_record(folder: Path, config: TrainingConfig, before: dict[str, Any] | None) -> None:
-    """Write `training.json`: the config and, under START_TRAINING, the record of the
-    training that it started from, so that the way from the first step on is known."""
-    record = config.published() | ({START_TRAINING: before} if before else {})
-    write_text(folder / TRAINING_NAME, json.dumps(record, indent=2) + "\n")
-
-
-def check_same(theirs: TrainingConfig, ours: TrainingConfig, what: str) -> None:
-    """TrainingError, which begins with `what`, if the configs differ in what is published."""
-    old, new = theirs.published(), ours.published()
-    changed = [f"{key} {old[key]!r}, now {new[key]!r}" for key in new if old[key] != new[key]]
-    if changed:
-        raise TrainingError(
-            f"{what} a training with other options ({'; '.join(changed)}): give the same ones "
-            "again, or another --out to begin anew"
+    Returns:
+        The config without None among these, and notes for the user on what was changed.
+    """
+    notes: list[str] = []
+    batch_size = min(config.batch_size or 8, len(image_sizes))
+    if config.batch_size and batch_size < config.batch_size:
+        notes.append(
+            f"batches of {batch_size} in place of {config.batch_size}: the training split has no "
+            "more images"
         )
-
-
-def _cosine(start: float, end: float, part: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
-
-
-def build_network(config: TrainingConfig, class_names: list[str]) -> SegmentationModel:
-    """The config's network, with the weights it starts from, if any. Sets torch's random seed.
-
-    TrainingError if `start` is another kind of network, CheckpointError for weights that cannot be
-    had."""
-    common: dict[str, Any] = {"class_names": class_names, "working_size": config.working_size}
-    if config.dropout is not None:
-        common["dropout"] = config.dropout
-    torch.manual_seed(config.seed)
-    model: SegmentationModel
-    if config.start:
-        model = started_network(config.start, config.network, common)
-    elif config.network == "fcn":
-        model = FCN(stride=config.stride, head_channels=config.head_channels, **common)
-    elif config.network == "unet":
-        encoder = "vgg16" if config.vgg16 else "plain"
-        model = UNet(encoder=encoder, base_channels=config.base_channels, **common)
-    else:
-        model = SegNet(variant=config.variant, **common)
-    if isinstance(model, FCN):
-        last = {32: "upscore", 16: "upscore16", 8: "upscore8"}[model.stride]
-        getattr(model, last).requires_grad_(False)  # bilinear, as the paper has it (section 4.3)
-    if config.vgg16:
-        load_vgg16(model, config.vgg16)
-    return model
-
-
-def started_network(start: str, network: str, changed: dict[str, Any]) -> SegmentationModel:
-    """The network of the folder or Hub repository `start` with the arguments `changed`, and all its
-    weights that have the same shape: where the number of classes changes, the layers with one
-    channel a class begin anew. TrainingError if it is no `network`."""
-    old = load_model(start)
-    kind = type(old)
-    if kind.__name__.lower() != network:
-        raise TrainingError(
-            f"{start} holds a {kind.__name__}, and the network to train is {network}: choose "
-            f"`segmodels train {kind.__name__.lower()}`, or another --start"
+    steps_per_epoch = len(image_sizes) // batch_size
+    epochs = config.epochs
+    if epochs is None:
+        wanted = config.steps or 1500
+        epochs = -(-wanted // steps_per_epoch)
+        if config.steps is None:
+            epochs = min(300, max(10, epochs))
+        epochs = max(epochs, config.half_size_epochs)
+    height, width = _median_size(config, image_sizes)
+    crop = config.crop
+    if crop is None:
+        crop = (_default_side(256, height), _default_side(320, width))
+        if config.padding == "valid":
+            crop = (572, 572)
+    elif config.padding != "valid" and (crop[0] > height or crop[1] > width):
+        notes.append(
+            f"the crop of {crop[0]} x {crop[1]} (height x width) is larger than most images, "
+            f"{height} x {width}: they are enlarged to fill it; --crop {min(crop[0], height)} "
+            f"{min(crop[1], width)} avoids that"
         )
-    arguments = {name: getattr(old, name) for name in constructor_arguments(kind)} | changed
-    if old.class_names != changed["class_names"]:
-        arguments["palette"] = None
-    model = kind(**arguments)
-    learnt, fresh = old.state_dict(), model.state_dict()
-    taken = {name: learnt[name] for name in fresh if learnt[name].shape == fresh[name].shape}
-    model.load_state_dict(taken, strict=False)
-    return model
+    return replace(config, batch_size=batch_size, epochs=epochs, crop=crop), notes
+
+
+def _median_size(config: TrainingConfig, image_sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(height, width) at the working size."""
+    scaled = []
+    for width, height in image_sizes:
+        scale = (config.working_size or max(width, height)) / max(width, height)
+        scaled.append((round(height * scale), round(width * scale)))
+    heights, widths = (sorted(sides) for sides in zip(*scaled, strict=True))
+    middle = len(scaled) // 2
+    return max(2, heights[middle]), max(2, widths[middle])
+
+
+def _default_side(most: int, side: int) -> int:
+    """A multiple of 32, the coarsest stride of the networks, where the images allow it."""
+    return min(most, side // 32 * 32) or side

@@ -1,92 +1,209 @@
-"""The batches of a training: which pictures, in which order, and how they are changed.
+"""The batches of a training: which images, in which order, and how they are changed.
 
 Every random draw depends on the seed and the position in the training alone.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segmodels.data.dataset import DataError, SegmentationData
 from segmodels.data.image_io import resize
-from segmodels.training.config import TrainingConfig
+from segmodels.training.config import TrainingConfig, TrainingError
 from segmodels.training.losses import background_of, border_weights
 from segmodels.training.transforms import augment
 from segmodels.utils.distributed import process_count, process_index
+from segmodels.utils.files import atomic_write
+
+
+class WorkerError(TrainingError):
+    """A process that loads images has ended."""
+
+
+class BorderCache:
+    """The border weights of whole targets, computed once and kept in a folder.
+
+    Args:
+        folder: for the maps, shared by the processes that load images; None keeps none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def weights(
+        self,
+        data: SegmentationData,
+        index: int,
+        target: NDArray[np.uint8],
+        config: TrainingConfig,
+        shrink: int,
+    ) -> NDArray[np.float32]:
+        """(H, W) `border_weights` of an image's target at its training size."""
+        path = None
+        if self.folder is not None:
+            path = self.folder / f"{index}-{target.shape[0]}x{target.shape[1]}.npy"
+            if path.exists():
+                return np.load(path).astype(np.float32)
+        cells = _cells(data, index)
+        if cells is not None:
+            cells = _resized_ids(cells, target.shape)
+        weights = border_weights(
+            target,
+            weight=config.border_weight,
+            sigma=config.border_sigma / shrink,
+            background=background_of(data.class_names),
+            cells=cells,
+        )
+        if path is not None:
+            with atomic_write(path) as scratch, open(scratch, "wb") as file:
+                np.save(file, weights.astype(np.float16))
+            return weights.astype(np.float16).astype(np.float32)  # as when it is read again
+        return weights
 
 
 class AugmentedData(Dataset[tuple[Tensor, ...]]):
-    """One epoch's augmented crops: (3, h, w) float in [0, 1], (h, w) int64 and, if the config has
-    border weights, those of the crop: (h, w) float."""
+    """One epoch's augmented crops.
 
-    def __init__(self, data: SegmentationData, config: TrainingConfig, epoch: int) -> None:
+    Each is (C, h, w) float in [0, 1], (h, w) int64 and, if the config has border weights, those
+    of the crop: (h, w) float.
+
+    Args:
+        data: the training split.
+        config: the options, all resolved.
+        epoch: counted from 0.
+        context: rows and columns of a full-size crop on either side that an unpadded network
+            consumes.
+        borders: the cache of border weights.
+    """
+
+    def __init__(
+        self,
+        data: SegmentationData,
+        config: TrainingConfig,
+        epoch: int,
+        context: tuple[int, int] = (0, 0),
+        borders: BorderCache | None = None,
+    ) -> None:
         self.data, self.config, self.epoch = data, config, epoch
         self.shrink = 2 if epoch < config.half_size_epochs else 1
-        self.background = background_of(data.class_names)
+        self.context = context
+        self.borders = borders or BorderCache(None)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         config = self.config
-        picture, target = self.data.pair(index)
+        image, target = self.data.pair(index)
         size = max(1, (config.working_size or max(target.shape)) // self.shrink)
-        picture, target = resize(picture, size), resize(target, size, nearest=True)
-        height, width = (side // self.shrink for side in config.crop)
+        image, target = resize(image, size), resize(target, size, nearest=True)
+        border = None
+        if config.border_weight:
+            border = self.borders.weights(self.data, index, target, config, self.shrink)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, self.epoch, index))
-            pixels, ids = augment(
-                picture,
+            return augment(
+                in_channels(image, config.in_channels or 3),
                 target,
-                crop=(height, width),
+                border,
+                crop=crop_of(config, self.shrink, (target.shape[0], target.shape[1])),
                 zoom=config.zoom,
+                context=(self.context[0], self.context[1]),
+                horizontal_flip=config.horizontal_flip,
+                vertical_flip=config.vertical_flip,
+                quarter_turns=config.quarter_turns,
+                rotate=config.rotate,
+                elastic=config.elastic / self.shrink,
                 color_strength=config.color_strength,
                 degrade=config.degrade,
-                elastic=config.elastic / self.shrink,
             )
-        if not config.border_weight:
-            return pixels, ids
-        border = border_weights(
-            ids.numpy().astype(np.uint8),
-            weight=config.border_weight,
-            sigma=config.border_sigma / self.shrink,
-            background=self.background,
-        )
-        return pixels, ids, torch.from_numpy(border)
+
+
+def crop_of(config: TrainingConfig, shrink: int, image_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the network's input for an image, (0, 0) being the whole of it."""
+    assert config.crop is not None
+    if config.crop == (0, 0):
+        return image_size
+    return max(1, config.crop[0] // shrink), max(1, config.crop[1] // shrink)
+
+
+def in_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """(H, W, channels): an RGB image as it is or, for one channel, in grey as Pillow has it.
+
+    Raises:
+        DataError: for another number of channels than the image's.
+    """
+    if image.shape[2] == channels:
+        return image
+    if channels == 1 and image.shape[2] == 3:
+        # ITU-R 601-2 in Pillow's integers, so that training and prediction see the same.
+        weights = np.array([19595, 38470, 7471], np.uint32)
+        return ((image.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
+    raise DataError(
+        f"the images have {image.shape[2]} channels, and the network takes {channels}: choose "
+        f"--in-channels {image.shape[2]}"
+    )
+
+
+def _cells(data: SegmentationData, index: int) -> NDArray[np.integer] | None:
+    """(H, W) instance ids, 0 outside cells; None where the labels hold none."""
+    cells = getattr(data, "cells", None)
+    return None if cells is None else cells(index)
+
+
+def _resized_ids(cells: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
+    """Nearest, as targets are resized."""
+    rows = (np.arange(shape[0]) + 0.5) * cells.shape[0] // shape[0]
+    columns = (np.arange(shape[1]) + 0.5) * cells.shape[1] // shape[1]
+    return cells[rows.astype(int)[:, None], columns.astype(int)]
 
 
 def batch_order(data: SegmentationData, config: TrainingConfig, epoch: int) -> list[list[int]]:
-    """The pictures of each batch of an epoch; those that fill no batch are left out."""
+    """The images of each batch of an epoch; those that fill no batch are left out."""
     generator = torch.Generator().manual_seed(seed_of(config.seed, epoch))
     order = torch.randperm(len(data), generator=generator).tolist()
+    assert config.batch_size
     size = config.batch_size
     return [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
 
 
-def batches_from(
-    data: SegmentationData, config: TrainingConfig, epoch: int, done: int, workers: int
-) -> Iterator[tuple[Tensor, ...]]:
-    """The epoch's batches from number `done` on; of each, with several processes, this one's part.
+def batches_from(crops: AugmentedData, done: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
+    """An epoch's batches from number `done` on; of each, with several processes, this one's part.
 
-    workers: processes that load pictures; 0: this one does. DataError for a file that cannot be
-    used.
+    Args:
+        crops: of the epoch.
+        done: number of batches to leave out.
+        workers: processes that load images; 0: this one does.
+
+    Raises:
+        DataError: for a file that cannot be used.
+        WorkerError: if a process that loads images is killed.
     """
     count, index = process_count(), process_index()
     parts = [
         batch[index * len(batch) // count : (index + 1) * len(batch) // count]
-        for batch in batch_order(data, config, epoch)[done:]
+        for batch in batch_order(crops.data, crops.config, crops.epoch)[done:]
     ]
-    loader = DataLoader(
-        AugmentedData(data, config, epoch), batch_sampler=parts, num_workers=workers
-    )
+    loader = DataLoader(crops, batch_sampler=parts, num_workers=workers)
     try:
         yield from loader
     except DataError as error:  # a worker's has the worker's traceback before it
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError(
+            f"a process that loads images ended unexpectedly ({str(error).splitlines()[0]}), most "
+            "likely for lack of memory; the steps up to here are kept: give the same command again "
+            f"with fewer --workers than {workers}"
+        ) from error
 
 
 def seed_of(*numbers: int) -> int:
+    """A seed that depends on all of the numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

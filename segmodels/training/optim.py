@@ -1,13 +1,15 @@
-"""Which parameters learn, and how fast: AdamW with a peak learning rate for each part."""
+"""The optimizer, and the learning rate of each part of the network at each step."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import cast
 
+import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from segmodels.models.base import SegmentationModel
-from segmodels.models.fcn import FCN
 from segmodels.training.config import TrainingConfig
 
 PEAK = "peak_lr"  # a parameter group's entry; a step's rate is that times the schedule's factor
@@ -15,38 +17,73 @@ PEAK = "peak_lr"  # a parameter group's entry; a step's rate is that times the s
 
 def optimizer_for(
     model: SegmentationModel, config: TrainingConfig, encoder: Sequence[nn.Module]
-) -> AdamW:
-    """AdamW over all parameters that require a gradient; only kernels decay.
+) -> Optimizer:
+    """The config's optimizer over all parameters that require a gradient, weight decay on kernels
+    only.
 
-    encoder: the layers that have learnt before, see `TrainingConfig.encoder_lr`.
+    Args:
+        model: the network.
+        config: its optimizer, learning rates and weight decay.
+        encoder: the layers that start from trained weights, see `TrainingConfig.encoder_lr`.
     """
     rates = peak_rates(model, config, encoder)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups.setdefault((rates[parameter], parameter.ndim > 1), []).append(parameter)
-    return AdamW(
-        [
-            {
-                "params": parameters,
-                PEAK: rate,
-                "weight_decay": config.weight_decay if is_kernel else 0.0,
-            }
-            for (rate, is_kernel), parameters in groups.items()
-        ],
-        fused=True,
-    )
+    options = [
+        {
+            "params": parameters,
+            "lr": rate,
+            PEAK: rate,
+            "weight_decay": config.weight_decay if is_kernel else 0.0,
+        }
+        for (rate, is_kernel), parameters in groups.items()
+    ]
+    if config.optimizer == "sgd":
+        return SGD(options, momentum=config.momentum, fused=True)
+    return AdamW(options, fused=True)
 
 
 def peak_rates(
     model: SegmentationModel, config: TrainingConfig, encoder: Sequence[nn.Module]
 ) -> dict[nn.Parameter, float]:
-    """Of every parameter, as `TrainingConfig` has them: encoder_lr, decoder_lr and skip_rates."""
+    """The peak learning rate of every parameter, by encoder_lr, decoder_lr, bias_lr_factor and the
+    network's own factors."""
     encoder_lr, decoder_lr = cast(float, config.encoder_lr), cast(float, config.decoder_lr)
     rates = dict.fromkeys(model.parameters(), decoder_lr)
     rates |= {parameter: encoder_lr for layer in encoder for parameter in layer.parameters()}
-    if isinstance(model, FCN) and model.at_once:
-        for name, factor in zip(("score_pool4", "score_pool3"), config.skip_rates, strict=True):
-            if hasattr(model, name):  # an FCN-32s has neither, an FCN-16s no score_pool3
-                rates[getattr(model, name).weight] = factor * decoder_lr
+    for parameter, factor in model.learning_rate_factors(asdict(config)).items():
+        rates[parameter] = factor * decoder_lr
+    if config.bias_lr_factor != 1:
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                rates[parameter] *= config.bias_lr_factor
     return rates
+
+
+def learning_rate_factors(config: TrainingConfig, total_steps: int) -> list[float]:
+    """The schedule: factors on the peak learning rates for steps 0 to total_steps - 1.
+
+    torch's schedulers run once, ahead of the training: a step's rate then depends on its position
+    alone, and a resumed training has no scheduler to restore.
+    """
+    optimizer = SGD([torch.zeros(1)], lr=1.0)
+    scheduler: LRScheduler
+    if config.schedule == "onecycle":
+        scheduler = OneCycleLR(optimizer, 1.0, total_steps, cycle_momentum=False)
+    else:
+        power = 0.9 if config.schedule == "poly" else 0.0
+        warmup = max(1, config.warmup_steps)
+
+        def factor(step: int) -> float:
+            return float(min(1.0, (step + 1) / warmup) * max(0.0, 1 - step / total_steps) ** power)
+
+        scheduler = LambdaLR(optimizer, factor)
+    factors = []
+    for step in range(total_steps):
+        factors.append(float(scheduler.get_last_lr()[0]))
+        if step < total_steps - 1:
+            optimizer.step()
+            scheduler.step()
+    return factors

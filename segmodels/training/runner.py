@@ -1,10 +1,14 @@
-"""Training: from a data set and, for its encoder, VGG16's ImageNet weights to a folder that
-`from_pretrained` reads."""
+"""A whole training: from a dataset to a folder that `from_pretrained` reads."""
 
+import contextlib
 import json
+import re
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +17,16 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from segmodels.data.dataset import DataError
-from segmodels.hub.filenames import TRAINING_NAME, WEIGHTS_NAME
-from segmodels.training.checkpointing import load_checkpoint, save_checkpoint
-from segmodels.training.config import (
-    TrainingConfig,
-    TrainingError,
-    check_same,
-    read_config,
-    record_of,
-    settled,
-    write_record,
-)
+from segmodels.evaluation.evaluator import Evaluation
+from segmodels.hub.filenames import CONFIG_NAME, TRAINING_NAME, WEIGHTS_NAME
+from segmodels.models.base import load_model
+from segmodels.training.checkpointing import read_checkpoint, restore_checkpoint, save_checkpoint
+from segmodels.training.config import TrainingConfig, TrainingError
+from segmodels.training.dataloader import WorkerError
+from segmodels.training.lock import exclusive
+from segmodels.training.model_factory import resolve_defaults
+from segmodels.training.plots import draw_confusion, draw_curves
+from segmodels.training.record import check_same, fetch_record, read_config, write_record
 from segmodels.training.trainer import Trainer
 from segmodels.utils.distributed import accelerator_for, is_main_process
 from segmodels.utils.files import write_text
@@ -32,10 +35,21 @@ from segmodels.utils.malloc import keep_memory
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
-__all__ = ["Trainer", "TrainingConfig", "TrainingError", "train"]
+__all__ = ["TrainingConfig", "TrainingError", "train"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "metrics.jsonl"
+BEST_NAME = "best"
+CURVES_NAME = "curves.png"
+CONFUSION_NAME = "confusion.png"
+KEEP = ("last", "best")
+# What an interrupted training leaves: `files.atomic_write`'s, also of earlier versions, and
+# `save_pretrained`'s folder.
+TEMPORARY_FILE = re.compile(
+    r"\.segmodels-\d+-[0-9a-f]{8}\.tmp"
+    r"|\.(checkpoint\.pt|metrics\.jsonl|training\.json)\.\d+\.tmp"
+)
+TEMPORARY_FOLDER = re.compile(r"\.saving-[a-z0-9_]{8}")
 
 
 def train(
@@ -47,58 +61,152 @@ def train(
     tracker: "str | GeneralTracker | None" = None,
     checkpoint_seconds: float = 120.0,
     validate_every: int = 5,
+    keep: str = "last",
     stop_after_steps: int | None = None,
-) -> None:
-    """Train, and leave in `out` the network (fp16), `training.json` and `metrics.jsonl`; continues
-    from `out`'s checkpoint if there is one of the same config, and does nothing if `out` holds the
-    finished training already. Started in several processes, they share each batch.
+) -> Evaluation | None:
+    """Train a network, or resume or extend its training.
 
-    workers: processes that load pictures; 0: this one does.
-    tracker: where the lines of `metrics.jsonl` go too, see `processes.accelerator_for`.
-    validate_every: epochs between two measurements on the split "val", if there is one.
-    stop_after_steps: leave off there, as an interruption would (for tests).
-    Raises TrainingError, ProcessError for what the machine lacks, DataError for the data set,
-    CheckpointError for the VGG16 weights, OSError for a log that cannot be written.
+    `out` gets the network (fp16), `training.json`, `metrics.jsonl`, `curves.png` and, with a split
+    "val", `confusion.png`. A checkpoint there of the same config is resumed; a finished training is
+    left as it is or, where the config asks for more epochs or steps, extended from its weights.
+    Started in several processes, they share each batch.
+
+    Args:
+        config: the options.
+        out: folder for the network.
+        device: "auto", or a torch device.
+        workers: processes that load images; 0: this one does.
+        tracker: where the lines of `metrics.jsonl` go too, see `distributed.accelerator_for`.
+        checkpoint_seconds: between two checkpoints.
+        validate_every: epochs between two validations on the split "val", if there is one.
+        keep: "best" keeps in `out`/best the network of the best validation too, by mean IoU.
+        stop_after_steps: interrupt the training there (for tests).
+
+    Returns:
+        The final validation; None without a split "val", and where nothing was left to do.
+
+    Raises:
+        TrainingError: for a config that does not fit the dataset or what `out` holds.
+        ProcessError: for a device or tracker that the machine lacks.
+        DataError: for the dataset.
+        CheckpointError: for weights that cannot be loaded.
+        OSError: for a file that cannot be written.
+
+    Examples:
+        >>> from segmodels.training import TrainingConfig, train  # doctest: +SKIP
+        >>> train(TrainingConfig(network="unet", data="DIR"), out="my-unet")  # doctest: +SKIP
     """
-    out, config = Path(out), settled(config)
-    if _is_finished(config, out):
-        print(f"{out} holds this training already, finished", file=sys.stderr)
-        return
-    accelerator = accelerator_for(device, config.precision, tracker, out)
-    if accelerator.device.type == "cpu":
-        keep_memory()
-    trainer = Trainer(config, accelerator)
-    if (out / CHECKPOINT_NAME).exists():
-        load_checkpoint(trainer, out / CHECKPOINT_NAME)
-    run = _Run(trainer, out, checkpoint_seconds, validate_every)
-    accelerator.wait_for_everyone()  # before the checkpoint is written anew
-    run.prepare()
-    try:
-        while trainer.step < trainer.total_steps:
-            for batch in trainer.batches(workers):
-                run.step(batch)
-                if trainer.step == stop_after_steps:
-                    run.save_checkpoint()
-                    return
-    except DataError:  # a file that changed on the way: what was learnt until then is kept
-        run.save_checkpoint()
-        raise
-    finally:
-        run.bar.close()
-    run.finish()
+    if keep not in KEEP:
+        raise ValueError(f"keep must be one of {', '.join(KEEP)}, got {keep!r}")
+    if validate_every < 1:
+        raise ValueError(f"validate_every must be at least 1 epoch, got {validate_every}")
+    out, config = Path(out), resolve_defaults(config)
+    with contextlib.ExitStack() as stack:
+        if is_main_process():
+            stack.enter_context(_made(out))
+            stack.enter_context(exclusive(out))
+        border_cache = None
+        if config.border_weight:
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="segmodels-borders-"))
+            border_cache = Path(name)
+        previous = _Previous(out)
+        if previous.is_finished_for(config):
+            print(f"{out} holds this training already, finished", file=sys.stderr)
+            return None
+        config = previous.fill(config)
+        accelerator = accelerator_for(device, config.precision, tracker, out)
+        if accelerator.device.type == "cpu":
+            keep_memory()
+        trainer = Trainer(config, accelerator, border_cache)
+        previous.hand_over(trainer)
+        run = _Run(trainer, out, checkpoint_seconds, validate_every, keep)
+        accelerator.wait_for_everyone()  # before a new checkpoint is written
+        run.prepare()
+        if not run.through(workers, stop_after_steps):
+            return None
+        run.finish()
+        return trainer.evaluation
+
+
+class _Previous:
+    """What an earlier run left in the folder: nothing, a checkpoint or a finished network."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.checkpoint = out / CHECKPOINT_NAME
+        self.state: dict[str, Any] | None = None
+        self.config: TrainingConfig | None = None
+        if self.checkpoint.exists():
+            self.config, self.state = read_checkpoint(self.checkpoint)
+        elif (out / WEIGHTS_NAME).exists():
+            try:
+                self.config = read_config(out)
+            except (OSError, ValueError, TypeError) as error:
+                raise TrainingError(
+                    f"{out} holds a network already, and no {TRAINING_NAME} that says how it was "
+                    f"trained ({error}): restart with a new --out"
+                ) from error
+
+    def is_finished_for(self, config: TrainingConfig) -> bool:
+        """Whether nothing is left to do. TrainingError if the folder holds another training."""
+        if self.config is None:
+            return False
+        what = "holds" if self.state is None else f"holds {CHECKPOINT_NAME} of"
+        check_same(self.config, config, f"{self.out} {what}")
+        return self.state is None and not _is_longer(config, self.config)
+
+    def fill(self, config: TrainingConfig) -> TrainingConfig:
+        """The config with what it left to the size of the dataset as the earlier run had it."""
+        if self.config is None:
+            return config
+        names = ["batch_size", "crop"]
+        if config.steps is None and config.epochs is None:
+            names += ["epochs", "steps"]
+        return replace(
+            config, **{n: getattr(self.config, n) for n in names if getattr(config, n) is None}
+        )
+
+    def hand_over(self, trainer: Trainer) -> None:
+        """Put the trainer where the earlier run ended."""
+        if self.state is not None:
+            restore_checkpoint(trainer, self.checkpoint, self.state)
+            self.state = None  # whose memory the training needs
+        elif self.config is not None:
+            step = self._last_step(trainer)
+            if step < trainer.total_steps:
+                trainer.extend(load_model(self.out).state_dict(), step)
+                if is_main_process():
+                    print(
+                        f"segmodels: {self.out} is extended from step {step} to "
+                        f"{trainer.total_steps}, from its weights with a new optimizer state",
+                        file=sys.stderr,
+                    )
+
+    def _last_step(self, trainer: Trainer) -> int:
+        assert self.config is not None
+        steps = [record["step"] for record in read_log(self.out / LOG_NAME)]
+        if steps:
+            return int(max(steps))
+        return self.config.steps or (self.config.epochs or 0) * trainer.steps_per_epoch
 
 
 class _Run:
-    """A training on its way in a folder: what is shown, logged and saved. Only the main process of
+    """A training under way in a folder: what is shown, logged and saved. Only the main process of
     several writes."""
 
     def __init__(
-        self, trainer: Trainer, out: Path, checkpoint_seconds: float, validate_every: int
+        self,
+        trainer: Trainer,
+        out: Path,
+        checkpoint_seconds: float,
+        validate_every: int,
+        keep: str,
     ) -> None:
         self.trainer, self.out = trainer, out
         self.checkpoint_seconds, self.validate_every = checkpoint_seconds, validate_every
+        self.keeps_best = keep == "best"
         start = trainer.config.start
-        self.before = record_of(start) if start else None
+        self.start_training = fetch_record(start) if start else None
         self.is_main = is_main_process()
         self.last_save = time.monotonic()
         self.bar = tqdm(
@@ -111,13 +219,38 @@ class _Run:
 
     def prepare(self) -> None:
         if self.is_main:
-            self.out.mkdir(parents=True, exist_ok=True)
-            _tidy(self.out, self.trainer.step)
+            _remove_temporary_files(self.out)
+            _cut_log(self.out / LOG_NAME, self.trainer.step)
         config = {
             key: value if isinstance(value, int | float) else str(value)
             for key, value in self.trainer.config.published().items()
         }
         self.trainer.accelerator.init_trackers("segmodels", config)
+
+    def through(self, workers: int, stop_after_steps: int | None) -> bool:
+        """Take the remaining steps; False where they are interrupted."""
+        trainer = self.trainer
+        try:
+            while not trainer.is_done:
+                for batch in trainer.batches(workers):
+                    self.step(batch)
+                    if trainer.step == stop_after_steps:
+                        self.save_checkpoint()
+                        return False
+                    if trainer.is_done:
+                        break
+        except (DataError, WorkerError):  # the steps until then are kept
+            self.save_checkpoint()
+            raise
+        finally:
+            self.bar.close()
+        if trainer.step < trainer.total_steps and self.is_main:
+            print(
+                f"segmodels: stopped early at epoch {trainer.epochs_done}: val mean IoU was best, "
+                f"{100 * trainer.best_score:.2f} %, at step {trainer.best_step}",
+                file=sys.stderr,
+            )
+        return True
 
     def step(self, batch: tuple[torch.Tensor, ...]) -> None:
         trainer = self.trainer
@@ -125,7 +258,12 @@ class _Run:
         self.bar.update()
         self.bar.set_postfix(epoch=trainer.epochs_done, loss=f"{loss:.3f}")
         if trainer.step % trainer.steps_per_epoch == 0:  # before a checkpoint may be saved
-            self.log(trainer.epoch_record(self.validate_every))
+            record = trainer.epoch_record(self.validate_every)
+            self.log(record)
+            if "val_mean_iou" in record:
+                self.bar.write(_summary(record), file=sys.stderr)
+                if trainer.best_step == trainer.step:
+                    self.save_best()
         if time.monotonic() - self.last_save > self.checkpoint_seconds:
             self.save_checkpoint()
 
@@ -133,12 +271,45 @@ class _Run:
         if self.is_main:
             with open(self.out / LOG_NAME, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-        figures = {key: value for key, value in record.items() if not isinstance(value, bool)}
-        self.trainer.accelerator.log(figures, step=record["step"])
+            if "val_mean_iou" in record or "final" in record:
+                self.draw()
+        self.trainer.accelerator.log(_flat(record), step=record["step"])
+
+    def draw(self) -> None:
+        evaluation = self.trainer.evaluation
+        records = read_log(self.out / LOG_NAME)
+        with contextlib.suppress(OSError):  # a full disk does not end the training
+            draw_curves(self.out / CURVES_NAME, records)
+            if evaluation is not None:
+                title = f"val, after step {self.trainer.step}, % of each class's pixels"
+                names, matrix = evaluation.class_names, evaluation.confusion_matrix
+                draw_confusion(self.out / CONFUSION_NAME, matrix, names, title)
+        self._log_images()
+
+    def _log_images(self) -> None:
+        """Give the drawings to the trackers that take images."""
+        paths = [self.out / name for name in (CURVES_NAME, CONFUSION_NAME)]
+        for tracker in self.trainer.accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                images = {path.stem: _image_batch(path) for path in paths if path.exists()}
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images(images, step=self.trainer.step, **layout)
+
+    def save_best(self) -> None:
+        if not (self.keeps_best and self.is_main):
+            return
+        try:
+            self._write_network(self.out / BEST_NAME)
+        except (OSError, SafetensorError) as error:
+            self.bar.write(
+                f"segmodels: {self.out / BEST_NAME} could not be written at step "
+                f"{self.trainer.step} ({error}); training continues: free some space",
+                file=sys.stderr,
+            )
 
     def save_checkpoint(self) -> None:
-        """A disk that is full does not end the training: the old checkpoint stays, and the next one
-        may succeed."""
+        """A full disk does not end the training: the old checkpoint stays, and the next one may
+        succeed."""
         self.last_save = time.monotonic()
         if not self.is_main:
             return
@@ -146,68 +317,115 @@ class _Run:
         try:
             save_checkpoint(self.trainer, path)
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
-            kept = "the one before is kept" if path.exists() else "there is none yet"
+            kept = "the previous one is kept" if path.exists() else "there is none yet"
             self.bar.write(
                 f"segmodels: {path} could not be written at step {self.trainer.step} ({error}); "
-                f"{kept}, and training goes on: free some space",
+                f"{kept}, and training continues: free some space",
                 file=sys.stderr,
             )
 
     def finish(self) -> None:
         trainer, accelerator = self.trainer, self.trainer.accelerator
         self.save_checkpoint()
-        trainer.recompute_batch_norms()
-        final = {"epoch": trainer.config.epochs, "step": trainer.step, "final": True}
-        self.log(final | trainer.validate())
-        accelerator.wait_for_everyone()  # before they part
+        trainer.recompute_batch_norms(quiet=not self.is_main)
+        record = {"epoch": trainer.epochs_done, "step": trainer.step, "final": True}
+        record |= trainer.validate()
+        self.log(record)
+        if trainer.note_score(record):
+            self.save_best()
+        accelerator.wait_for_everyone()  # before they end
         accelerator.end_training()
         if self.is_main:
             try:
-                self._write_result()
+                self._write_network(self.out)
+                (self.out / CHECKPOINT_NAME).unlink(missing_ok=True)
             except (OSError, SafetensorError) as error:
                 raise TrainingError(
                     f"the trained network could not be written to {self.out} ({error}); its "
                     "checkpoint is there: free some space and give the same command again"
                 ) from error
 
-    def _write_result(self) -> None:
-        self.trainer.result.save_pretrained(self.out, dtype=torch.float16)
-        write_record(self.out, self.trainer.config, self.before)
-        (self.out / CHECKPOINT_NAME).unlink(missing_ok=True)
+    def _write_network(self, folder: Path) -> None:
+        trainer = self.trainer
+        trainer.result.save_pretrained(folder, dtype=torch.float16)
+        write_record(folder, trainer.config, self.start_training, trainer.carried_over)
 
 
-def _is_finished(config: TrainingConfig, out: Path) -> bool:
-    """Whether `out` holds this training's result. TrainingError if it holds another's."""
-    if (out / CHECKPOINT_NAME).exists() or not (out / WEIGHTS_NAME).exists():
-        return False
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records in `metrics.jsonl` that are whole."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
+    return records
+
+
+def _is_longer(config: TrainingConfig, finished: TrainingConfig) -> bool:
+    """Whether the config asks for more epochs or steps than a finished training had."""
+    more_epochs = (config.epochs or 0) > (finished.epochs or 0) and finished.steps is None
+    return more_epochs or (config.steps or 0) > (finished.steps or 0)
+
+
+def _summary(record: dict[str, Any]) -> str:
+    return (
+        f"epoch {record['epoch']}: loss {record['loss']:.3f}, val loss "
+        f"{record.get('val_loss', float('nan')):.3f}, val mean IoU "
+        f"{100 * record['val_mean_iou']:.2f} %"
+    )
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """For trackers, which take numbers: {"val_iou": {"sky": 0.5}} as {"val_iou/sky": 0.5}."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}/{name}": number for name, number in value.items()}
+        elif not isinstance(value, bool):
+            flat[key] = value
+    return flat
+
+
+def _image_batch(path: Path) -> Any:
+    """(1, H, W, 3) uint8, as accelerate's trackers take images."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))[None]
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, made if need be, and removed if it is still empty after an error."""
+    there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        theirs = read_config(out)
-    except (OSError, ValueError, TypeError) as error:
-        raise TrainingError(
-            f"{out} holds a network already, and no {TRAINING_NAME} that says how it was trained "
-            f"({error}): give another --out"
-        ) from error
-    check_same(theirs, config, f"{out} holds")
-    return True
+        yield
+    except BaseException:
+        if not there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
-def _tidy(out: Path, step: int) -> None:
-    """Take away what an interrupted run left: files half written, and what it logged after `step`,
-    where this one goes on."""
-    for scratch in out.glob(".*.tmp"):
-        scratch.unlink()
-    for scratch in out.glob(".saving-*"):  # of `save_pretrained`
-        shutil.rmtree(scratch)
-    log = out / LOG_NAME
-    if not log.exists():
-        return
-    kept = [line for line in log.read_text(encoding="utf-8").splitlines() if _is_until(line, step)]
-    write_text(log, "".join(line + "\n" for line in kept))
+def _remove_temporary_files(out: Path) -> None:
+    """Those that an interrupted training left in the folder, and no others."""
+    for path in out.iterdir():
+        if TEMPORARY_FILE.fullmatch(path.name) and path.is_file():
+            path.unlink()
+        elif TEMPORARY_FOLDER.fullmatch(path.name) and path.is_dir():
+            written = (CONFIG_NAME, WEIGHTS_NAME, "preprocessor_config.json", "README.md")
+            if all(file.name in written for file in path.iterdir()):
+                shutil.rmtree(path)
 
 
-def _is_until(line: str, step: int) -> bool:
-    try:
-        record = json.loads(line)
-        return record["step"] <= step and "final" not in record
-    except (ValueError, KeyError, TypeError):  # cut off, or a final record
-        return False
+def _cut_log(log: Path, step: int) -> None:
+    """Remove what an interrupted run logged after the step that this one continues from, and the
+    final record of a training that is extended."""
+    if log.exists():
+        kept = [r for r in read_log(log) if r["step"] <= step and "final" not in r]
+        write_text(log, "".join(json.dumps(record) + "\n" for record in kept))

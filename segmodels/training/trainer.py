@@ -5,9 +5,13 @@ was interrupted and resumed takes the same steps as one that was not, and one in
 the same as one in one, dropout aside.
 """
 
+import copy
 import math
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,39 +19,108 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
+from torch.nn.functional import nll_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
-from segmodels.data.dataset import DataError, has_split
+from segmodels.data.dataset import IGNORE_INDEX, DataError, has_split
+from segmodels.data.image_io import resize
 from segmodels.data.validation import survey_splits
-from segmodels.evaluation.evaluator import evaluate
-from segmodels.inference.optimize import save_multiplications
+from segmodels.evaluation.evaluator import Evaluation, evaluate
+from segmodels.inference.optimize import use_winograd
 from segmodels.inference.segmenter import Segmenter, normalise
 from segmodels.models.base import SegmentationModel
 from segmodels.models.layers.winograd import WinogradConv2d
 from segmodels.models.vgg16 import calibrate, encoder_layers, has_vgg16_encoder
 from segmodels.training.batch_norm import batch_norms, recompute, synchronise
-from segmodels.training.config import TrainingConfig, TrainingError, build_network
-from segmodels.training.dataloader import AugmentedData, batch_order, batches_from, seed_of
+from segmodels.training.config import TrainingConfig, TrainingError, fit_to_data
+from segmodels.training.dataloader import (
+    AugmentedData,
+    BorderCache,
+    batch_order,
+    batches_from,
+    crop_of,
+    seed_of,
+)
 from segmodels.training.losses import (
     class_weights,
     lovasz_softmax,
     total_weight,
     weighted_cross_entropy,
 )
-from segmodels.training.optim import PEAK, optimizer_for
-from segmodels.utils.distributed import process_count, process_index, summed, whole_batch
+from segmodels.training.model_factory import build_network
+from segmodels.training.optim import PEAK, learning_rate_factors, optimizer_for
+from segmodels.utils.distributed import (
+    is_main_process,
+    process_count,
+    process_index,
+    shared,
+    summed,
+    whole_batch,
+)
 
 SMALLEST_SCALE = 2.0**-10  # of fp16 gradients; below it they overflow whatever the scale
 
 
 class Trainer:
-    """The state of a training: data, network, optimiser and position.
+    """The state of a training: data, network, optimizer and position.
 
-    Reads every file of the splits "train" and "val" first; DataError for all mistakes in them.
+    Reads every file of the splits "train" and "val" first.
+
+    Args:
+        config: the options, those of the network resolved (`model_factory.resolve_defaults`).
+        accelerator: this process's device and precision.
+        border_cache: a folder for the maps of border weights; None computes them for each crop.
+
+    Attributes:
+        config: the options, all resolved.
+        model: the network in training.
+        result: the network that is measured and kept: the moving average, if there is one.
+        carried_over: what the network took over from `config.start`, None without one.
+        step: steps done.
+        total_steps: steps of the whole training.
+        evaluation: the last validation, None before the first.
+
+    Raises:
+        DataError: for all errors in the dataset together.
+        TrainingError: for options that do not fit the dataset or each other.
     """
 
-    def __init__(self, config: TrainingConfig, accelerator: Accelerator) -> None:
-        self.config, self.accelerator, self.device = config, accelerator, accelerator.device
+    def __init__(
+        self, config: TrainingConfig, accelerator: Accelerator, border_cache: Path | None = None
+    ) -> None:
+        self.accelerator, self.device = accelerator, accelerator.device
+        frequencies, image_sizes = self._read_data(config)
+        self.config, notes = fit_to_data(config, image_sizes)
+        config = self.config
+        self._check_batch()
+        assert config.batch_size
+        assert config.epochs
+        self.steps_per_epoch = len(self.data) // config.batch_size
+        self.total_steps = config.steps or config.epochs * self.steps_per_epoch
+        self.rate_factors = learning_rate_factors(config, self.total_steps)
+        self.step = 0
+        self.losses: list[float] = []
+        self.best_score, self.best_step, self.validations_since_best = -math.inf, 0, 0
+        self.evaluation: Evaluation | None = None
+        self.last_record = time.monotonic()
+        names = self.data.class_names
+        self.class_weights = class_weights(frequencies, names, config.balance).to(self.device)
+        self.borders = BorderCache(border_cache)
+        model, self.carried_over = build_network(config, names)
+        if self.carried_over is not None:
+            notes.append(self.carried_over.describe(cast(str, config.start)))
+        self._shapes = copy.deepcopy(model).to("meta").train()
+        self._output_sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        self._check_crops(image_sizes)
+        for note in notes if is_main_process() else []:
+            print(f"segmodels: {note}", file=sys.stderr)
+        self._prepare(model)
+
+    def _read_data(
+        self, config: TrainingConfig
+    ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[tuple[int, int]]]:
+        """Class frequencies and (width, height) of the training images."""
         splits = ["train", "val"] if has_split(config.data, "val") else ["train"]
         surveys = survey_splits(config.data, splits)
         self.data = surveys["train"].data
@@ -57,48 +130,92 @@ class Trainer:
         if np.isnan(frequencies).all():
             first = self.data.samples[0].label
             raise DataError(f"no label has a pixel that is not void, {first} on")
-        self._check_batch()
-        self.steps_per_epoch = len(self.data) // config.batch_size
-        self.total_steps = config.epochs * self.steps_per_epoch
-        self.step = 0
-        self.losses: list[float] = []
-        names = self.data.class_names
-        self.class_weights = class_weights(frequencies, names, config.balance).to(self.device)
-        model = build_network(config, names)
+        return frequencies, list(surveys["train"].sizes.elements())
+
+    def _check_batch(self) -> None:
+        config = self.config
+        assert config.batch_size
+        if config.batch_size < process_count():
+            raise TrainingError(
+                f"a batch of {config.batch_size} cannot be shared by {process_count()} processes: "
+                "choose a larger --batch-size, or start fewer"
+            )
+        if config.patience and self.val is None:
+            raise TrainingError(
+                "early stopping (--patience) needs validation images, and the dataset has no "
+                "split `val`: add one, choose --val-fraction 0.1, or leave --patience out"
+            )
+
+    def _check_crops(self, image_sizes: list[tuple[int, int]]) -> None:
+        """TrainingError for crops that leave nothing to learn from, or too little for the batch
+        norms."""
+        config = self.config
+        if config.crop == (0, 0):
+            if len(set(image_sizes)) > 1 and config.batch_size != 1:
+                raise TrainingError(
+                    "whole images (--crop 0 0) of different sizes do not fit into one batch: "
+                    "choose --batch-size 1, or a --crop"
+                )
+            width, height = image_sizes[0]
+        else:
+            height, width = cast(tuple[int, int], config.crop)
+        for shrink in (1, 2) if config.half_size_epochs else (1,):
+            self.output_size(crop_of(config, shrink, (height // shrink, width // shrink)))
+
+    def output_size(self, crop: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the network's logits for an input of that size."""
+        if crop not in self._output_sizes:
+            batch, channels = cast(int, self.config.batch_size), self._shapes.in_channels
+            try:
+                with torch.no_grad():
+                    logits = self._shapes(torch.empty(batch, channels, *crop, device="meta"))
+            except ValueError as error:
+                raise self._too_small(error, crop) from error
+            self._output_sizes[crop] = (logits.shape[-2], logits.shape[-1])
+        return self._output_sizes[crop]
+
+    def _too_small(self, error: ValueError, crop: tuple[int, int]) -> TrainingError:
+        if "more than 1 value per channel" not in str(error):
+            return TrainingError(f"--crop {crop[0]} {crop[1]}: {error}")
+        return TrainingError(
+            f"batch norm cannot train on a batch of {self.config.batch_size} at a crop of "
+            f"{crop[0]} x {crop[1]}: the network's smallest maps are 1 x 1, one value a channel. "
+            "Choose a larger --crop or --batch-size, or a network without batch norm (fcn, or "
+            "unet --no-batch-norm)"
+        )
+
+    def _prepare(self, model: SegmentationModel) -> None:
+        config = self.config
         self.model: SegmentationModel = model.to(  # type: ignore[call-overload]
             device=self.device, memory_format=torch.channels_last
         )
         if self.device.type == "cpu" and config.precision == "fp32":
-            save_multiplications(self.model, WinogradConv2d)
+            use_winograd(self.model, WinogradConv2d)
         started = bool(config.vgg16 or config.start) and has_vgg16_encoder(model)
         self.encoder = encoder_layers(model) if started else []
         self.frozen = encoder_layers(model, config.frozen) if started else []
         if config.vgg16 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.encoder):
-            calibrate(model, self._normalised(self._first_pictures()))
+            calibrate(model, self._normalised(self._first_images()))
         for layer in self.frozen:
             layer.requires_grad_(False)
         synchronise(self.model)
         self.optimizer = optimizer_for(self.model, config, self.encoder)
         self.average = _moving_average(self.model, config.ema) if config.ema else None
 
-    def _check_batch(self) -> None:
-        size, pictures = self.config.batch_size, len(self.data)
-        if pictures < size:
-            raise TrainingError(
-                f"{pictures} training pictures are fewer than a batch of {size}: "
-                "choose a smaller --batch-size"
-            )
-        if size < process_count():
-            raise TrainingError(
-                f"a batch of {size} cannot be shared by {process_count()} processes: choose a "
-                "larger --batch-size, or start fewer"
-            )
-
-    def _first_pictures(self) -> Tensor:
-        """Crops of 16 pictures spread over the training set, (16, 3, h, w) in [0, 1]."""
-        crops = AugmentedData(self.data, self.config, epoch=0)
+    def _first_images(self) -> Tensor:
+        """Crops of 16 images spread over the training split, (16, C, h, w) in [0, 1]."""
+        crops = self._crops(epoch=0)
         chosen = np.linspace(0, len(crops) - 1, 16).astype(int)
         return torch.stack([crops[int(index)][0] for index in chosen]).to(self.device)
+
+    def _crops(self, epoch: int) -> AugmentedData:
+        context = (0, 0)
+        if self.config.crop != (0, 0):
+            shrink = 2 if epoch < self.config.half_size_epochs else 1
+            crop = crop_of(self.config, shrink, (0, 0))
+            inner = self.output_size(crop)
+            context = ((crop[0] - inner[0]) // 2, (crop[1] - inner[1]) // 2)
+        return AugmentedData(self.data, self.config, epoch, context, self.borders)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalise(pixels, self.model).to(memory_format=torch.channels_last)
@@ -108,24 +225,44 @@ class Trainer:
         """The network that is measured and kept: the moving average, if there is one."""
         return self.model if self.average is None else cast(SegmentationModel, self.average.module)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the last step is taken, or early stopping ends the training."""
+        patience = self.config.patience
+        return self.step >= self.total_steps or 0 < patience <= self.validations_since_best
+
     def batches(self, workers: int) -> Iterator[tuple[Tensor, ...]]:
         """The rest of the present epoch; with several processes, this one's part of each batch."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
-        return batches_from(self.data, self.config, epoch, done, workers)
+        return batches_from(self._crops(epoch), done, workers)
 
     def take_step(self, pixels: Tensor, target: Tensor, border: Tensor | None = None) -> float:
-        """One batch, (N, 3, h, w) in [0, 1], (N, h, w) and perhaps border weights (N, h, w); its
-        loss, over all processes. TrainingError if that or the gradient is not finite. A batch of
-        no weight, all void for example, teaches nothing: its loss is 0."""
+        """Train on one batch.
+
+        A batch without weight, all void for example, teaches nothing: its loss is 0.
+
+        Args:
+            pixels: (N, C, h, w) float in [0, 1].
+            target: (N, h, w) int64.
+            border: (N, h, w) border weights, if any.
+
+        Returns:
+            The loss over all processes.
+
+        Raises:
+            TrainingError: if the loss or the gradient is not finite.
+        """
         torch.manual_seed(seed_of(self.config.seed, self.step, process_index()))
         self.model.train()
         for layer in self.frozen:
             layer.eval()
-        factor = self.config.learning_rate_factor(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = group[PEAK] * factor
-        target = target.to(self.device)
-        border = None if border is None else border.to(self.device)
+            group["lr"] = group[PEAK] * self.rate_factors[self.step]
+        size = (pixels.shape[-2], pixels.shape[-1])
+        if not self.model.keeps_size:
+            size = self.output_size(size)
+        target = _centre(target.to(self.device), size)
+        border = None if border is None else _centre(border.to(self.device), size)
         own_weight = total_weight(target, self.class_weights, border)
         weight = summed(own_weight)
         value = 0.0
@@ -143,7 +280,10 @@ class Trainer:
     ) -> float:
         """share: of this process's pixels in the weight of the whole batch."""
         with self._autocast(pixels):
-            logits = self.model(self._normalised(pixels)).float()
+            try:
+                logits = self.model(self._normalised(pixels)).float()
+            except ValueError as error:
+                raise self._too_small(error, (pixels.shape[-2], pixels.shape[-1])) from error
         loss = weighted_cross_entropy(logits, target, self.class_weights, border)
         loss = share * loss if share else 0.0 * logits.sum()
         value = float(summed(loss.detach()))
@@ -195,11 +335,11 @@ class Trainer:
         epoch, number = divmod(self.step, self.steps_per_epoch)
         batch = batch_order(self.data, self.config, epoch)[number]
         names = ", ".join(self.data.samples[index].picture.name for index in batch[:10])
-        factor = self.config.learning_rate_factor(self.step, self.total_steps)
+        factor = self.rate_factors[self.step]
         raise TrainingError(
             f"the {what} became {value} at step {self.step} (epoch {epoch + 1}, learning rates at "
-            f"{100 * factor:.0f} % of their peak, pictures {names}); the last checkpoint is "
-            "untouched: begin anew, in another --out, with lower learning rates"
+            f"{100 * factor:.0f} % of their peak, images {names}); the last checkpoint is "
+            "untouched: restart with lower learning rates and a new --out"
         )
 
     @property
@@ -214,23 +354,47 @@ class Trainer:
     def epoch_record(self, validate_every: int) -> dict[str, Any]:
         """What `metrics.jsonl` says of the epoch that has just ended."""
         done = self.epochs_done
-        record = {"epoch": done, "step": self.step, "loss": self.mean_loss}
+        now = time.monotonic()
+        record: dict[str, Any] = {
+            "epoch": done,
+            "step": self.step,
+            "loss": self.mean_loss,
+            "learning_rate": cast(float, self.config.decoder_lr) * self.rate_factors[self.step - 1],
+            "seconds": round(now - self.last_record, 2),
+        }
+        self.last_record = now
         if done % validate_every == 0 and self.step < self.total_steps:
             record |= self.validate(quiet=True)
+            self.note_score(record)
         return record
 
-    def recompute_batch_norms(self, batches: int = 50) -> None:
-        """`batch_norms.recompute` over as many full-size batches of the training set; frozen ones
-        stay. Batches are made as in training: a single picture's variance lacks what pictures
-        differ by."""
+    def note_score(self, record: dict[str, Any]) -> bool:
+        """Whether the record's validation is the best so far; keeps count for early stopping."""
+        score = record.get("val_mean_iou")
+        if score is None:
+            return False
+        if score <= self.best_score:
+            self.validations_since_best += 1
+            return False
+        self.best_score, self.best_step, self.validations_since_best = score, self.step, 0
+        return True
+
+    def recompute_batch_norms(self, batches: int = 50, quiet: bool = True) -> None:
+        """`batch_norm.recompute` over as many full-size batches of the training split; frozen ones
+        stay. Batches are made as in training: a single image's variance lacks what images differ
+        by."""
         frozen = {
             theirs
             for ours, theirs in zip(self.model.modules(), self.result.modules(), strict=True)
             if ours in self.frozen
         }
         layers = [layer for layer in batch_norms(self.result) if layer not in frozen]
-        crops = AugmentedData(self.data, self.config, epoch=self.config.epochs)
+        if not layers:
+            return
+        assert self.config.epochs
+        crops = self._crops(epoch=self.config.epochs)
         order = batch_order(self.data, self.config, self.config.epochs)[:batches]
+        order = tqdm(order, "recomputing batch norms", disable=quiet, unit="batch", leave=False)
         pixels = (torch.stack([crops[i][0] for i in batch]).to(self.device) for batch in order)
         recompute(self.result, layers, pixels, self._forward_result)
 
@@ -238,15 +402,46 @@ class Trainer:
         with self._autocast(pixels):
             self.result(self._normalised(pixels))
 
-    def validate(self, quiet: bool = False) -> dict[str, float]:
-        """Figures on the split "val", those that are NaN left out; none without that split."""
+    def validate(self, quiet: bool = False) -> dict[str, Any]:
+        """Metrics on the split "val", those that are NaN left out; none without that split.
+
+        Returns:
+            "val_loss", the class-weighted cross entropy; "val_mean_iou" and the other metrics over
+            all classes; "val_iou" with the IoU of each class by its name.
+        """
         if self.val is None:
             return {}
         precision = "fp32" if self.config.precision == "fp32" else "auto"
         segmenter = Segmenter(self.result, self.device, precision)
-        evaluation = evaluate(segmenter, self.val, boundaries=False, quiet=quiet)
-        figures = {f"val_{name}": value for name, value in evaluation.summary().items()}
-        return {name: round(value, 5) for name, value in figures.items() if not math.isnan(value)}
+        self.evaluation = evaluate(segmenter, self.val, boundaries=False, quiet=quiet)
+        metrics = {"loss": self._validation_loss(segmenter), **self.evaluation.summary()}
+        classes = self.evaluation.to_json()["classes"].items()
+        return {
+            f"val_{name}": round(value, 5)
+            for name, value in metrics.items()
+            if not math.isnan(value)
+        } | {
+            "val_iou": {
+                name: round(row["iou"], 5) for name, row in classes if row["iou"] is not None
+            }
+        }
+
+    def _validation_loss(self, segmenter: Segmenter) -> float:
+        """The class-weighted cross entropy over the split, at the working size; NaN if all is
+        void."""
+        assert self.val is not None
+        sums = torch.zeros(2, dtype=torch.float64)
+        weights = self.class_weights.cpu()
+        for index in shared(range(len(self.val))):
+            image, target = self.val.pair(index)
+            probabilities = torch.from_numpy(segmenter.probabilities(image))
+            target = resize(target, max(probabilities.shape[-2:]), nearest=True)
+            ids = torch.from_numpy(target.astype(np.int64))[None]
+            logs = probabilities[None].clamp(min=1e-12).log()
+            loss = nll_loss(logs, ids, weights, ignore_index=IGNORE_INDEX, reduction="sum")
+            sums += torch.stack([loss, total_weight(ids, weights)])
+        total, weight = summed(sums.to(self.device).float()).tolist()
+        return total / weight if weight else math.nan
 
     def state(self) -> dict[str, Any]:
         """All that decides how the training goes on, for `restore`."""
@@ -258,9 +453,11 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
+            "best": [self.best_score, self.best_step, self.validations_since_best],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Go on from the position of a `state`, of earlier versions too."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -268,6 +465,22 @@ class Trainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.losses = state["step"], state["losses"]
+        if "best" in state:
+            self.best_score, self.best_step, self.validations_since_best = state["best"]
+
+    def extend(self, weights: dict[str, Tensor], step: int) -> None:
+        """Go on behind the last step of a finished training, from its weights; the optimizer's
+        state is fresh."""
+        self.model.load_state_dict(weights)
+        if self.average is not None:
+            self.average = _moving_average(self.model, self.config.ema)
+        self.step = step
+
+
+def _centre(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, h, w): the central part of (N, H, W)."""
+    top, left = (values.shape[-2] - size[0]) // 2, (values.shape[-1] - size[1]) // 2
+    return values[..., top : top + size[0], left : left + size[1]]
 
 
 def _moving_average(model: SegmentationModel, decay: float) -> AveragedModel:

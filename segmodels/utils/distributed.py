@@ -1,5 +1,8 @@
-"""One training or evaluation in several processes, as `accelerate launch` and `torchrun` start
-them. In a process that was started alone, these functions are for that one."""
+"""One training or evaluation in several processes, started by `accelerate launch` or `torchrun`.
+
+In a process that was started alone, these functions are for that one, and need neither accelerate
+nor an initialised process group.
+"""
 
 import atexit
 import os
@@ -20,19 +23,21 @@ LOGS_FOLDER = "logs"  # of trackers that write files
 
 
 class ProcessError(RuntimeError):
-    """Processes, devices or trackers that cannot be had: why, and what to do."""
+    """A device, tracker or precision that the machine lacks: why, and what to do."""
 
 
 def process_count() -> int:
+    """Of the launch; 1 without one."""
     return distributed.get_world_size() if _are_several() else 1
 
 
 def process_index() -> int:
+    """From 0."""
     return distributed.get_rank() if _are_several() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the one that writes and prints, also after the processes have parted."""
+    """Whether this is the one that writes and prints, also after the process group has ended."""
     return process_index() == 0 and os.environ.get("RANK", "0") == "0"
 
 
@@ -45,7 +50,7 @@ def summed(values: Tensor) -> Tensor:
 
 
 def shared(items: Sequence[Item]) -> Sequence[Item]:
-    """Those of this process, when every item is one process's."""
+    """This process's share of items that are divided among the processes."""
     return items[process_index() :: process_count()]
 
 
@@ -59,8 +64,7 @@ def gathered(items: Sequence[Item]) -> list[Item]:
 
 
 def whole_batch(part: Tensor) -> Tensor:
-    """The parts, (n, ...), of all processes behind each other, of which only this one's passes on
-    gradients; `part` itself if there is one process."""
+    """Concatenate the parts, (n, ...), of all processes; gradients flow to this process's alone."""
     if not _are_several():
         return part
     counts = gathered([len(part)])
@@ -72,21 +76,26 @@ def whole_batch(part: Tensor) -> Tensor:
 
 
 def join_processes(device: str) -> str | torch.device:
-    """Meet the processes that were launched together, and the device of this one; without such a
-    launch, `device` as it is. They part when they end. A training's `accelerator_for` does the
-    same."""
-    _note_a_lonely_launch()
+    """Join the processes that were launched together; the group ends with the process.
+
+    Args:
+        device: of a process that runs alone.
+
+    Returns:
+        This process's device; `device` as it is without a launch.
+    """
+    _warn_single_process()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     from accelerate import PartialState
 
-    atexit.register(_part)
+    atexit.register(_leave_group)
     return PartialState(cpu=device == "cpu").device
 
 
-def _part() -> None:
-    """Close the connections to the others while this process still is whole: gloo's threads may
-    abort one that ends with them open."""
+def _leave_group() -> None:
+    """Close the connections to the other processes before this one shuts down: gloo's threads may
+    abort a process that ends with open ones."""
     if _are_several():
         distributed.destroy_process_group()
 
@@ -97,28 +106,33 @@ def accelerator_for(
     tracker: "str | GeneralTracker | None" = None,
     folder: Path | None = None,
 ) -> "Accelerator":
-    """accelerate's view of this process: its device, precision, companions and tracker.
+    """accelerate's view of this process: its device, precision, process group and tracker.
 
-    device: "auto" (the best that is there), or a torch device for a process that runs alone.
-    precision: "bf16", "fp16" or "fp32".
-    tracker: accelerate's name for it, "tensorboard" or "wandb" for example, or an own one; those
-        that write files write them to `folder`/logs.
-    ProcessError for a device or tracker that is not there, or a precision that the device lacks.
+    Args:
+        device: "auto" (the best there is), or a torch device for a process that runs alone.
+        precision: "bf16", "fp16" or "fp32".
+        tracker: accelerate's name for it, "tensorboard" or "wandb" for example, or one's own; those
+            that write files write them to `folder`/logs.
+        folder: for such files.
+
+    Raises:
+        ProcessError: for a device or tracker that is not there, or a precision that the device
+            lacks.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import ProjectConfiguration
 
     _check_tracker(tracker)
-    _note_a_lonely_launch()
+    _warn_single_process()
     if AcceleratorState._shared_state:  # of an earlier training in this process
         AcceleratorState._reset_state(reset_partial_state=not _are_several())
     try:
-        wanted = None if device == "auto" else torch.device(device)
-        if wanted is not None and wanted.type == "cuda" and wanted.index is not None:
-            torch.cuda.set_device(wanted)
+        requested = None if device == "auto" else torch.device(device)
+        if requested is not None and requested.type == "cuda" and requested.index is not None:
+            torch.cuda.set_device(requested)
         accelerator = Accelerator(
-            cpu=wanted is not None and wanted.type == "cpu",
+            cpu=requested is not None and requested.type == "cpu",
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=tracker,
             project_config=ProjectConfiguration(
@@ -129,8 +143,8 @@ def accelerator_for(
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ProcessError(f"{device} in {precision} cannot be used: {error}") from error
     found = accelerator.device.type
-    if wanted is not None and found != wanted.type:
-        raise ProcessError(f"the device {wanted} is not there; {found} is")
+    if requested is not None and found != requested.type:
+        raise ProcessError(f"the device {requested} is not there; {found} is")
     if precision == "fp16" and accelerator.scaler is None:
         raise ProcessError(f"fp16 needs a GPU; on the {found} choose bf16 or fp32")
     return accelerator
@@ -149,10 +163,10 @@ def _check_tracker(tracker: "str | GeneralTracker | None") -> None:
         raise ProcessError(f"the tracker {tracker} is not installed: pip install {tracker}")
 
 
-def _note_a_lonely_launch() -> None:
+def _warn_single_process() -> None:
     """accelerate's launcher starts one process on the CPU, however many it was asked for."""
-    asked_for_several = "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ
-    if asked_for_several and os.environ.get("ACCELERATE_USE_CPU") == "True":
+    is_launched = "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ
+    if is_launched and os.environ.get("ACCELERATE_USE_CPU") == "True":
         print(
             "segmodels: `accelerate launch` starts a single process on the CPU; for several: "
             "torchrun --nproc-per-node N -m segmodels ... --device cpu",

@@ -1,8 +1,11 @@
 """`segmodels train`."""
 
+import dataclasses
+
 import pytest
 
 from segmodels.cli.main import main
+from segmodels.training import TrainingConfig
 from tests.support.datasets import write_camvid
 
 
@@ -32,7 +35,7 @@ def test_train_takes_the_precision_of_accelerate_launch_or_the_faster_one(
     seen = []
     monkeypatch.setattr("segmodels.inference.optimize.bf16_is_fast", lambda: pays)
     monkeypatch.setattr(
-        "segmodels.training.runner.train", lambda recipe, **_: seen.append(recipe.precision)
+        "segmodels.training.runner.train", lambda config, **_: seen.append(config.precision)
     )
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
     command = ["train", "unet", "--data", "d", "--out", str(tmp_path), "--device", "cpu"]
@@ -40,13 +43,62 @@ def test_train_takes_the_precision_of_accelerate_launch_or_the_faster_one(
     assert seen == [precision]
 
 
-def test_train_tells_of_mistakes(tmp_path, capsys):
+def test_train_reports_errors(tmp_path, capsys):
     data = write_camvid(tmp_path / "data", train=2, val=1)
     command = ["train", "fcn", "--data", str(data), "--out", str(tmp_path / "net")]
-    assert main(command) == 1
-    assert "2 training pictures are fewer than a batch of 8" in capsys.readouterr().err
-    command += ["--batch-size", "2"]
     assert main([*command, "--vgg16", str(tmp_path / "missing.safetensors")]) == 1
     assert "missing.safetensors" in capsys.readouterr().err
     assert main([*command, "--zoom", "2", "1"]) == 1
     assert "zoom must be (from, to)" in capsys.readouterr().err
+    assert main([*command, "--no-batch-norm"]) == 1
+    assert "--batch-norm: fcn has no such option" in capsys.readouterr().err
+
+
+def test_every_option_of_the_config_is_an_option_with_its_default(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for option in dataclasses.fields(TrainingConfig):
+        if option.name in ("network", "data"):
+            continue
+        name = "--" + option.name.replace("_", "-")
+        (line,) = [line for line in lines if line.startswith((f"{name} ", f"{name}, "))]
+        default = line[line.index("(default: ") :]
+        if option.default is None:
+            assert option.metadata["unset"] in default
+        elif isinstance(option.default, int | float) and not isinstance(option.default, bool):
+            assert str(option.default) in default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["unet", "--crop", "64", "96"], {"crop": (64, 96)}),
+        (["unet", "--no-horizontal-flip", "--quarter-turns"], {"horizontal_flip": False}),
+        (["--preset", "paper-unet", "--momentum", "0.9"], {"momentum": 0.9, "padding": "valid"}),
+        (["segnet", "--preset", "road"], {"network": "segnet", "color_strength": 0.6}),
+        (["fcn", "--stride", "16", "--steps", "70"], {"stride": 16, "steps": 70}),
+    ],
+)
+def test_options_reach_the_config(arguments, expected, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("segmodels.training.runner.train", lambda config, **_: seen.append(config))
+    command = ["train", "--data", "d", "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*command, *arguments]) == 0
+    assert {name: getattr(seen[0], name) for name in expected} == expected
+
+
+def test_a_network_or_a_preset_is_needed(tmp_path, capsys):
+    assert main(["train", "--data", "d", "--out", str(tmp_path)]) == 1
+    assert "name a network (fcn, unet, segnet) or a --preset" in capsys.readouterr().err
+
+
+def test_batch_norm_of_a_single_value_is_refused_before_a_step(tmp_path, capsys):
+    data = write_camvid(tmp_path / "data", train=2, val=1)
+    command = ["train", "unet", "--data", str(data), "--out", str(tmp_path / "net")]
+    command += ["--batch-size", "1", "--crop", "16", "16", "--base-channels", "2"]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "batch norm cannot train on a batch of 1 at a crop of 16 x 16" in told
+    assert "larger --crop or --batch-size" in told

@@ -15,7 +15,11 @@ from PIL import Image
 
 from segmodels import UNet
 from segmodels.data.dataset import DataError
-from segmodels.training.checkpointing import load_checkpoint, save_checkpoint
+from segmodels.training.checkpointing import (
+    read_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+)
 from segmodels.training.runner import TrainingError, train
 from segmodels.training.trainer import Trainer
 from tests.support.trainings import RESULT, contents, trainer_for
@@ -41,7 +45,7 @@ def test_what_was_logged_after_the_checkpoint_is_not_logged_twice(config, finish
     assert contents(tmp_path) == contents(finished)
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(config, finished, tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_restarts(config, finished, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "step": 3, "loss": 1.0}\n')
     train(config, tmp_path, validate_every=2)
     assert contents(tmp_path) == contents(finished)
@@ -82,7 +86,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_old_one(
     assert contents(tmp_path) == contents(finished)
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(config, tmp_path):
+def test_a_checkpoint_of_another_config_is_refused(config, tmp_path):
     train(config, tmp_path, stop_after_steps=1)
     before = contents(tmp_path)
     other = replace(config, epochs=4, seed=1)
@@ -98,7 +102,7 @@ def test_a_damaged_checkpoint_is_refused(config, tmp_path):
     for content in (b"", b"nothing", whole[: len(whole) // 2]):
         checkpoint.write_bytes(content)
         with pytest.raises(
-            TrainingError, match=r"checkpoint.pt is no checkpoint that this version"
+            TrainingError, match=r"checkpoint.pt is not a readable checkpoint; delete it to restart"
         ):
             train(config, tmp_path)
 
@@ -106,10 +110,15 @@ def test_a_damaged_checkpoint_is_refused(config, tmp_path):
 def test_a_checkpoint_of_an_older_version_has_the_defaults_of_newer_options(config, tmp_path):
     train(config, tmp_path, stop_after_steps=1)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    del state["config"]["variant"], state["digests"], state["average"], state["scaler"]
+    state["recipe"] = state.pop("config")
+    for name in ("in_channels", "padding", "batch_norm", "optimizer", "steps", "patience"):
+        del state["recipe"][name]
+    del state["digests"], state["average"], state["scaler"], state["best"]
     torch.save(state, tmp_path / "checkpoint.pt")
     trainer = trainer_for(config)
-    load_checkpoint(trainer, tmp_path / "checkpoint.pt")
+    config, state = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert config.dropout == 0.2
+    restore_checkpoint(trainer, tmp_path / "checkpoint.pt", state)
     assert trainer.step == 1
 
 
@@ -184,7 +193,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
     assert calls == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     printed = capsys.readouterr().err
     assert "checkpoint.pt could not be written at step 4 ([Errno 28] No space left" in printed
-    assert "the one before is kept, and training goes on: free some space" in printed
+    assert "the previous one is kept, and training continues: free some space" in printed
     assert contents(tmp_path) == contents(finished)
 
 
@@ -215,7 +224,7 @@ def test_a_file_that_changed_between_two_runs_is_named(own_data, tmp_path):
     Image.fromarray(np.array(Image.open(label))[::-1]).save(label)
     (Path(own_data.data) / "val" / "001.png").unlink()
     (Path(own_data.data) / "valannot" / "001.png").unlink()
-    message = r"3 files .* changed since .*: trainannot/003.png, val/001.png, valannot/001.png; put"
+    message = r"3 files .* changed since .*: trainannot/003.png, val/001.png, valannot/001.png; re"
     with pytest.raises(TrainingError, match=message):
         train(own_data, tmp_path / "out")
     label.write_bytes(before)

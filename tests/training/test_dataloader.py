@@ -1,3 +1,6 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,14 @@ from PIL import Image
 
 from segmodels.data.dataset import DataError, open_data
 from segmodels.training import dataloader
-from segmodels.training.dataloader import AugmentedData, batches_from, seed_of
+from segmodels.training.dataloader import (
+    AugmentedData,
+    BorderCache,
+    WorkerError,
+    batches_from,
+    in_channels,
+    seed_of,
+)
 from tests.support.trainings import config_for, tiny_trainer
 
 
@@ -28,9 +38,9 @@ def test_every_epoch_sees_every_picture_once_in_its_own_order(camvid, monkeypatc
 def test_half_size_epochs_halve_pictures_and_crops(camvid, monkeypatch):
     calls = []
 
-    def spy(picture, target, *, crop, zoom, elastic, **others):
-        calls.append((picture.shape, target.shape, crop, zoom, elastic))
-        return augment(picture, target, crop=crop, zoom=zoom, elastic=elastic, **others)
+    def spy(image, target, border, *, crop, zoom, elastic, **others):
+        calls.append((image.shape, target.shape, crop, zoom, elastic))
+        return augment(image, target, border, crop=crop, zoom=zoom, elastic=elastic, **others)
 
     augment = dataloader.augment
     monkeypatch.setattr(dataloader, "augment", spy)
@@ -66,7 +76,7 @@ def test_worker_processes_give_the_same_batches(camvid):
         assert all(torch.equal(a, b) for a, b in zip(own, theirs, strict=True))
 
 
-def test_a_recipe_reaches_the_augmentation(camvid, monkeypatch):
+def test_a_config_reaches_the_augmentation(camvid, monkeypatch):
     seen = {}
     augment = dataloader.augment
     monkeypatch.setattr(
@@ -75,19 +85,22 @@ def test_a_recipe_reaches_the_augmentation(camvid, monkeypatch):
         lambda *pair, **options: seen.update(options) or augment(*pair, **options),
     )
     options = {"color_strength": 2.0, "degrade": 0.25, "elastic": 3.0, "zoom": (0.5, 2.0)}
+    options |= {"rotate": 30.0, "vertical_flip": True, "quarter_turns": True}
+    options |= {"horizontal_flip": False}
     AugmentedData(open_data(camvid, "train"), config_for(camvid, **options), 0)[0]
-    assert seen == {"crop": (32, 32), **options}
+    assert seen == {"crop": (32, 32), "context": (0, 0), **options}
 
 
 def test_processes_share_each_batch_in_order(camvid, monkeypatch):
     monkeypatch.setattr(AugmentedData, "__getitem__", lambda self, index: (index,))
     config, data = config_for(camvid, batch_size=5), open_data(camvid, "train")
-    (whole,) = [batch[0].tolist() for batch in batches_from(data, config, 0, 0, 0)]
+    crops = AugmentedData(data, config, 0)
+    (whole,) = [batch[0].tolist() for batch in batches_from(crops, 0, 0)]
     parts = []
     monkeypatch.setattr(dataloader, "process_count", lambda: 3)
     for index in range(3):
         monkeypatch.setattr(dataloader, "process_index", lambda index=index: index)
-        parts.append(next(batches_from(data, config, 0, 0, 0))[0].tolist())
+        parts.append(next(batches_from(crops, 0, 0))[0].tolist())
     assert [len(part) for part in parts] == [1, 2, 2]
     assert [*parts[0], *parts[1], *parts[2]] == whole
 
@@ -105,3 +118,58 @@ def test_a_label_that_breaks_while_training_is_named_without_a_traceback(camvid,
 def test_the_main_process_draws_as_a_single_one_does():
     assert seed_of(3, 7, 0) == seed_of(3, 7)  # NumPy fills its entropy up with zeros
     assert seed_of(3, 7, 1) != seed_of(3, 7)
+
+
+# ---- border weights ----
+
+
+class Instances:
+    """A dataset of one image whose labels hold instances."""
+
+    class_names = ("background", "cell")
+
+    def __init__(self, cells):
+        self._cells, self.calls = cells, 0
+
+    def cells(self, _):
+        self.calls += 1
+        return self._cells
+
+
+def test_border_weights_are_computed_once_and_from_instances(camvid, tmp_path):
+    cells = np.zeros((20, 20), np.int32)
+    cells[4:16, 2:10], cells[4:16, 10:18] = 1, 2  # they touch
+    data, config = Instances(cells), config_for(camvid, border_weight=10.0)
+    target = (cells > 0).astype(np.uint8)
+    caches = [BorderCache(tmp_path), BorderCache(tmp_path), BorderCache(None)]
+    first, second, uncached = (cache.weights(data, 0, target, config, 1) for cache in caches)
+    assert data.calls == 2
+    assert np.array_equal(first, second)
+    np.testing.assert_allclose(first, uncached, rtol=1e-3)
+    assert first[10, 9] > 9.5
+    halved = BorderCache(tmp_path).weights(data, 0, target[::2, ::2], config, 2)
+    assert halved.shape == (10, 10)
+    assert halved[5, 4] > 9
+
+
+# ---- channels ----
+
+
+def test_grey_is_pillows():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    assert np.array_equal(
+        in_channels(image, 1)[..., 0], np.array(Image.fromarray(image).convert("L"))
+    )
+    assert in_channels(image, 3) is image
+    with pytest.raises(DataError, match="the images have 3 channels, and the network takes 4"):
+        in_channels(image, 4)
+
+
+def test_a_killed_worker_is_told_in_a_sentence(camvid, monkeypatch):
+    def killed(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer = tiny_trainer(camvid)
+    monkeypatch.setattr(AugmentedData, "__getitem__", killed)
+    with pytest.raises(WorkerError, match=r"ended unexpectedly .*fewer --workers than 1"):
+        list(trainer.batches(1))

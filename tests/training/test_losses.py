@@ -36,28 +36,47 @@ def test_an_absent_class_weighs_nothing_and_is_named():
 # ---- border weights ----
 
 
-def naive_border_weights(target, weight, sigma, background):
-    """By equation 2, with the distance to every pixel of every cell."""
+def regions_of(target, background):
+    """Sets of pixels, the connected regions of each class, by flood filling."""
     height, width = target.shape
     seen, cells = np.zeros(target.shape, bool), []
-    for start in np.ndindex(*target.shape):  # flood filling
+    for start in np.ndindex(*target.shape):
         if seen[start] or target[start] in (background, 255):
             continue
-        cell, left = [], [start]
+        cell, left = set(), [start]
         seen[start] = True
         while left:
             y, x = left.pop()
-            cell.append((y, x))
+            cell.add((y, x))
             for b, a in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
                 inside = 0 <= b < height and 0 <= a < width
                 if inside and not seen[b, a] and target[b, a] == target[start]:
                     seen[b, a] = True
                     left.append((b, a))
-        cells.append(np.array(cell))
+        cells.append(cell)
+    return cells
+
+
+def naive_border_weights(target, cells, weight, sigma):
+    """Equation 2 with the distance to every pixel of every cell's border, between the cells."""
+    height, width = target.shape
+    inside = {pixel: number for number, cell in enumerate(cells) for pixel in cell}
+
+    def neighbours(y, x):
+        near = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+        return [(b, a) for b, a in near if 0 <= b < height and 0 <= a < width]
+
+    borders = [
+        np.array([p for p in cell if any(n not in cell for n in neighbours(*p))]) for cell in cells
+    ]
+    borders = [border for border in borders if len(border)]
     weights = np.zeros(target.shape)
     for y, x in np.ndindex(*target.shape):
-        if target[y, x] != 255 and len(cells) > 1:
-            distances = sorted(np.hypot(*(cell - (y, x)).T).min() for cell in cells)
+        own = inside.get((y, x))
+        met = {inside.get(n) for n in neighbours(y, x)} - {own, None}
+        between = own is None or met
+        if target[y, x] != 255 and between and len(borders) > 1:
+            distances = sorted(np.hypot(*(border - (y, x)).T).min() for border in borders)
             weights[y, x] = weight * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * sigma**2))
     return weights
 
@@ -69,7 +88,7 @@ def test_border_weights_are_the_naive_ones(background, sigma):
     target = random.choice(3, (8, 10), p=[0.6, 0.3, 0.1]).astype(np.uint8).repeat(4, 0).repeat(4, 1)
     target[5:9, 7:20] = 255
     weights = border_weights(target, weight=10, sigma=sigma, background=background)
-    expected = naive_border_weights(target, 10, sigma, background)
+    expected = naive_border_weights(target, regions_of(target, background), 10, sigma)
     np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
     assert weights.dtype == np.float32
     assert weights.max() > 1
@@ -77,11 +96,41 @@ def test_border_weights_are_the_naive_ones(background, sigma):
 
 def test_border_weights_between_two_cells_by_hand():
     # Cells at columns 0 and 5, background between. Column 2 is 2 from the one and 3 from the
-    # other: 10 exp(-25 / 50) = 6.0653; in the cell itself it is 0 and 5: the same.
+    # other: 10 exp(-25 / 50) = 6.0653, and so is every column between them; inside a cell, 0.
     target = np.zeros((3, 6), np.uint8)
     target[:, [0, 5]] = 1
     weights = border_weights(target, weight=10, sigma=5, background=0)
-    np.testing.assert_allclose(weights, np.full((3, 6), 10 * np.exp(-0.5)), rtol=1e-5)
+    expected = np.tile([0, *[10 * np.exp(-0.5)] * 4, 0], (3, 1))
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)
+
+
+def touching_squares():
+    """Two squares that share an edge, one class, told apart by their instance ids."""
+    cells = np.zeros((9, 12), np.int32)
+    cells[2:7, 1:6], cells[2:7, 6:11] = 7, 300
+    return cells
+
+
+def test_border_weights_of_touching_squares_are_the_naive_ones():
+    cells = touching_squares()
+    target = (cells > 0).astype(np.uint8)
+    options = {"weight": 10, "sigma": 5, "background": 0}
+    weights = border_weights(target, cells=cells, **options)
+    sets = [set(map(tuple, np.argwhere(cells == number))) for number in (7, 300)]
+    np.testing.assert_allclose(weights, naive_border_weights(target, sets, 10, 5), rtol=1e-5)
+    # Where they meet, a pixel's own border is at 0 and the other's at 1: 10 exp(-1 / 50).
+    np.testing.assert_allclose(weights[2:7, 5:7], 10 * np.exp(-1 / 50), rtol=1e-5)
+    assert not weights[2:7, 1:5].any()
+    assert not border_weights(target, **options).any()  # by connected components one cell
+
+
+def test_with_a_gap_of_one_pixel_no_weight_is_added_inside_the_squares():
+    target = np.zeros((9, 13), np.uint8)
+    target[2:7, 1:6] = target[2:7, 7:12] = 1
+    weights = border_weights(target, weight=10, sigma=5, background=0)
+    assert not weights[target == 1].any()
+    np.testing.assert_allclose(weights[2:7, 6], 10 * np.exp(-4 / 50), rtol=1e-5)
+    assert weights.argmax() % 13 == 6
 
 
 @pytest.mark.parametrize("cells", [0, 1])

@@ -52,9 +52,10 @@ def test_the_mistakes_of_all_splits_are_told_together_before_a_step_is_taken(cam
         assert words in line
 
 
-def test_fewer_pictures_than_a_batch_are_refused(camvid):
-    with pytest.raises(TrainingError, match="6 training pictures are fewer than a batch of 7: ch"):
-        tiny_trainer(camvid, batch_size=7)
+def test_a_batch_is_no_larger_than_the_dataset(camvid, capsys):
+    trainer = tiny_trainer(camvid, batch_size=7)
+    assert (trainer.config.batch_size, trainer.steps_per_epoch) == (6, 1)
+    assert "batches of 6 in place of 7" in capsys.readouterr().err
 
 
 # ---- steps ----
@@ -64,7 +65,7 @@ def test_the_schedule_sets_the_learning_rates(camvid):
     trainer = tiny_trainer(camvid)
     trainer.step = 4
     trainer.take_step(*next(trainer.batches(0)))
-    factor = trainer.config.learning_rate_factor(4, 9)
+    factor = trainer.rate_factors[4]
     assert {group["lr"] for group in trainer.optimizer.param_groups} == {0.01 * factor}
 
 
@@ -144,7 +145,7 @@ def test_tiny_crops_of_an_fcn_do_not_train_on_memory_that_nobody_wrote(camvid, c
         ((72, 72), "fp32", torch.float32),
     ],
 )
-def test_crops_of_more_than_64_pixels_are_computed_in_the_recipes_precision(
+def test_crops_of_more_than_64_pixels_are_computed_in_the_configs_precision(
     camvid, crop, precision, dtype
 ):
     trainer = tiny_trainer(camvid, crop=crop, precision=precision)
@@ -233,7 +234,7 @@ def test_recomputed_batch_norms_are_the_statistics_of_training_batches(camvid):
     trainer.recompute_batch_norms()
     assert len(layers) == 18  # two a level, five levels down and four up
     for name, layer in layers.items():
-        assert [x.shape[0] for x in seen[name]] == [3, 3]  # 6 pictures
+        assert [x.shape[0] for x in seen[name]] == [3, 3]  # 6 images
         means = [x.mean((0, 2, 3)) for x in seen[name]]
         variances = [x.var((0, 2, 3), ddof=1) for x in seen[name]]
         np.testing.assert_allclose(layer.running_mean, np.mean(means, 0), rtol=1e-4, atol=1e-5)
@@ -242,7 +243,7 @@ def test_recomputed_batch_norms_are_the_statistics_of_training_batches(camvid):
     assert seen["encoder1.1"][0].shape[2:] == trainer.config.crop  # in full size at the end
 
 
-def test_a_variance_holds_what_pictures_differ_by(camvid):
+def test_a_variance_holds_what_images_differ_by(camvid):
     """Of one dark and one light picture, each of a single grey: 0 within, but not between."""
     trainer = tiny_trainer(camvid, batch_size=2)
     layer = nn.BatchNorm2d(1)
@@ -289,10 +290,12 @@ def test_a_val_split_that_is_broken_is_refused_before_training(camvid):
 def test_validation_leaves_the_network_in_training(camvid):
     trainer = tiny_trainer(camvid)
     before = state_of(trainer)
-    figures = trainer.validate(quiet=True)
-    names = ["mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"]
-    assert list(figures) == [f"val_{name}" for name in names]
-    assert all(0 <= value <= 1 for value in figures.values())
+    metrics = trainer.validate(quiet=True)
+    names = ["mean_iou", "mean_dice", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"]
+    assert list(metrics) == [f"val_{name}" for name in ("loss", *names, "iou")]
+    assert set(metrics.pop("val_iou")) == {"ground", "wall", "sky"}
+    assert metrics.pop("val_loss") > 0
+    assert all(0 <= value <= 1 for value in metrics.values())
     assert all(torch.equal(before[name], now) for name, now in trainer.model.state_dict().items())
     assert trainer.take_step(*next(trainer.batches(0))) > 0
 

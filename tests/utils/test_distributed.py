@@ -95,6 +95,8 @@ def test_two_processes_train_to_the_figures_of_one(two_processes, data, tmp_path
         # are recomputed, and the figures are the same.
         assert together.keys() == alone.keys()
         for name, value in alone.items():
+            if name == "seconds":
+                continue
             tolerance = (
                 {"rel": 1e-5} if name == "loss" else {"abs": 1e-4 if "final" in alone else 5e-3}
             )
@@ -143,7 +145,7 @@ def test_trainings_of_several_precisions_follow_each_other_in_one_process():
     assert found == ["bf16", "no"]
 
 
-def test_a_launch_of_one_process_in_place_of_several_is_told(monkeypatch, capsys):
+def test_a_launch_of_one_process_in_place_of_several_is_reported(monkeypatch, capsys):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # as `accelerate launch --cpu` sets them
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     accelerator_for("cpu")
