@@ -1,9 +1,15 @@
-"""FCN, U-Net and SegNet: three classic networks of semantic segmentation, side by side."""
+"""FCN, U-Net and SegNet: three classic networks for semantic segmentation, side by side.
+
+Examples:
+    >>> from segmodels import Segmenter, load_model
+    >>> segmenter = Segmenter(load_model("unet-camvid"))  # doctest: +SKIP
+    >>> segmenter("street.jpg").overlay().save("overlay.png")  # doctest: +SKIP
+"""
 
 import os
 
-# torch reads it at its first allocation. On Linux, tensors of 2 MiB and more then lie in pages of
-# 2 MiB: a map of features costs dozens of page faults, not thousands. A user's "0" stays.
+# Read by torch at its first allocation. On Linux, tensors of 2 MiB or more then use huge pages of
+# 2 MiB, so that a feature map costs dozens of page faults, not thousands. A user's "0" is kept.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from segmodels.data.image_io import PictureError

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segmodels.models.base import SegmentationModel
-from segmodels.models.layers.winograd import Winograd, WinogradConv2d, pays
+from segmodels.models.layers.winograd import Winograd, WinogradConv2d, is_faster
 from segmodels.utils.cpu import processor
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,7 +62,7 @@ def use_winograd(network: nn.Module, kind: type[Winograd] | type[WinogradConv2d]
     """Put a `kind` in the place of every convolution for which it pays."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Conv2d) and pays(layer, kind.least):
+            if isinstance(layer, nn.Conv2d) and is_faster(layer, kind.min_pairs):
                 parent._modules[name] = kind(layer)
 
 

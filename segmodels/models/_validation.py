@@ -1,5 +1,5 @@
-"""The arguments of the networks, checked: of the right type, and within bounds that leave room for
-any use and none for a configuration that asks for all of a machine's memory."""
+"""Checks of the networks' arguments: types, and bounds beyond any use that keep a hostile config
+from allocating all memory."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ MAX_CLASSES = 255  # a class id is a byte, and 255 is void
 MAX_NAME_LENGTH = 200
 MAX_IN_CHANNELS = 1024  # hyperspectral cameras have some hundreds
 MAX_WORKING_SIZE = 100_000
-# Of `image_mean` and `image_std`, beyond which float32 pixels would overflow or vanish.
+# Bound of `image_mean` and `image_std`; beyond it float32 pixels would overflow or vanish.
 LARGEST_STATISTIC = 1e6
 
 Choice = TypeVar("Choice", int, str)
 
 
 def checked_int(name: str, value: int, most: int) -> int:
-    """`value`; ValueError unless it is an int from 1 to `most`."""
+    """Return `value`. ValueError unless it is an int from 1 to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an int of at least 1, got {short(value)}")
     if value > most:
@@ -27,14 +27,14 @@ def checked_int(name: str, value: int, most: int) -> int:
 
 
 def checked_bool(name: str, value: bool) -> bool:
-    """`value`; ValueError unless it is a bool."""
+    """Return `value`. ValueError unless it is a bool."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {short(value)}")
     return value
 
 
 def checked_choice(name: str, value: Choice, choices: Sequence[Choice]) -> Choice:
-    """`value`; ValueError unless it is one of the choices, type included."""
+    """Return `value`. ValueError unless it is one of the choices, type included."""
     if type(value) is not type(choices[0]) or value not in choices:
         options = ", ".join(map(repr, choices))
         raise ValueError(f"{name} must be one of {options}; got {short(value)}")
@@ -42,7 +42,7 @@ def checked_choice(name: str, value: Choice, choices: Sequence[Choice]) -> Choic
 
 
 def checked_rate(name: str, value: float) -> float:
-    """`value`; ValueError unless it is a number in [0, 1)."""
+    """Return `value`. ValueError unless it is a number in [0, 1)."""
     if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"{name} must be a number of at least 0 and less than 1, got {short(value)}"
@@ -51,8 +51,8 @@ def checked_rate(name: str, value: float) -> float:
 
 
 def checked_class_names(class_names: Sequence[str]) -> list[str]:
-    """`class_names`; ValueError unless they are 1 to 255 different strings that can be shown on one
-    line: not empty, at most 200 characters, no control characters."""
+    """Return `class_names`. ValueError unless they are 1 to 255 different strings of one line: not
+    empty, at most 200 characters, no control characters."""
     if not isinstance(class_names, list | tuple) or not all(
         isinstance(name, str) for name in class_names
     ):
@@ -65,16 +65,14 @@ def checked_class_names(class_names: Sequence[str]) -> list[str]:
                 f"class_names must be 1 to {MAX_NAME_LENGTH} characters each, without line breaks "
                 f"and control characters, got {short(name)}"
             )
-    twice = {name for name in class_names if list(class_names).count(name) > 1}
-    if twice:
-        raise ValueError(
-            f"class_names must differ from each other, got {short(sorted(twice))} twice"
-        )
+    repeated = {name for name in class_names if list(class_names).count(name) > 1}
+    if repeated:
+        raise ValueError(f"class_names must be unique, got {short(sorted(repeated))} repeatedly")
     return list(class_names)
 
 
 def checked_palette(palette: Sequence[Sequence[int]], num_classes: int) -> list[list[int]]:
-    """`palette`; ValueError unless it is a colour [r, g, b] of ints in 0..255 for each class."""
+    """Return `palette`. ValueError unless it has [r, g, b], ints in 0..255, for each class."""
     try:
         colors = [list(color) for color in palette]
     except TypeError:
@@ -90,7 +88,7 @@ def checked_palette(palette: Sequence[Sequence[int]], num_classes: int) -> list[
 def checked_statistic(
     name: str, values: Sequence[float], in_channels: int, least: float
 ) -> list[float]:
-    """`values`; ValueError unless they are a number from `least` to 1e6 for each channel."""
+    """Return `values`. ValueError unless they are a number from `least` to 1e6 per channel."""
     try:
         numbers = list(values)
     except TypeError:
@@ -117,5 +115,5 @@ def _is_color(color: list[Any]) -> bool:
 
 
 def _is_one_line(name: str) -> bool:
-    # Control characters, halves of surrogate pairs, separators of lines and paragraphs.
+    # Control characters, lone surrogates, line and paragraph separators.
     return not {unicodedata.category(character) for character in name} & {"Cc", "Cs", "Zl", "Zp"}

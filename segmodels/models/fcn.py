@@ -4,8 +4,9 @@ Long, Shelhamer and Darrell, CVPR 2015, https://arxiv.org/abs/1411.4038; Figure 
 section 4.2 its skips. Layers bear the names of the authors' `voc-fcn8s`, `-16s` and `-32s`.
 
 Departures: `reference_padding=False` pads no more than the output needs (the reference pads the
-picture by 100 pixels); the head may be narrower than 4096 channels. The last deconvolution is a
-parameter like the others; the paper keeps it at bilinear interpolation, and so does our training.
+image by 100 pixels); the head may be narrower than 4096 channels. The last deconvolution is a
+parameter like the others; the paper keeps it at bilinear interpolation, and so does
+`segmodels.training`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,27 @@ MAX_HEAD_CHANNELS = 8192  # twice VGG16's
 class FCN(SegmentationModel):
     """FCN-32s, FCN-16s or FCN-8s on VGG16.
 
-    stride: 32, 16 or 8 pixels, the finest prediction stride: 32 has no skip, 16 adds pool4's
-        scores, 8 adds pool3's as well.
-    head_channels: width of fc6 and fc7, at most 8192.
-    dropout: rate after fc6 and after fc7.
-    reference_padding: the authors' geometry, to the pixel.
-    at_once: the scales of all-at-once training on the skips, pool4 by 0.01 and pool3 by 0.0001
-        (`voc-fcn8s-atonce`; section 4.3 of the 2016 journal version).
+    Args:
+        class_names: The classes in the order of their ids.
+        in_channels: Channels of the input.
+        stride: 32, 16 or 8 pixels, the finest prediction stride: 32 has no skip, 16 adds pool4's
+            scores, 8 pool3's as well.
+        head_channels: Width of fc6 and fc7, at most 8192; 4096 in the paper.
+        dropout: Rate after fc6 and after fc7.
+        reference_padding: The authors' geometry, to the pixel.
+        at_once: Scale the skips for all-at-once training, pool4 by 0.01 and pool3 by 0.0001
+            (`voc-fcn8s-atonce`; section 4.3 of the 2016 journal version).
+        palette: [r, g, b] in 0..255 for each class; None: customary colours.
+        image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
+        image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
+        working_size: Longer side, in pixels, of the images it was trained on; None: any.
+
+    Examples:
+        >>> import torch
+        >>> from segmodels import FCN
+        >>> model = FCN(class_names=["road", "sky"], head_channels=64).eval()
+        >>> model(torch.randn(1, 3, 60, 80)).shape
+        torch.Size([1, 2, 60, 80])
     """
 
     paper = Paper("Long, Shelhamer and Darrell", "2015-06", "https://arxiv.org/abs/1411.4038")
@@ -104,8 +119,8 @@ class FCN(SegmentationModel):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Score layers at zero, deconvolutions bilinear (section 4.3), the rest as He et al. for
-        networks that do not start from VGG16."""
+        """Score layers zero, deconvolutions bilinear (section 4.3), the others as He et al., for
+        training from scratch."""
         for name, layer in self.named_modules():
             if isinstance(layer, nn.ConvTranspose2d):
                 layer.weight.data.copy_(bilinear_kernel(self.num_classes, layer.kernel_size[0]))
@@ -145,14 +160,31 @@ class FCN(SegmentationModel):
         return cast(nn.ConvTranspose2d, getattr(self, name))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
-        (N, num_classes, H, W)."""
+        """Compute the logits.
+
+        Args:
+            pixels: Normalised float (N, in_channels, H, W), any H, W >= 1.
+
+        Returns:
+            (N, num_classes, H, W), without softmax.
+        """
         return self.at_stride(pixels, self.stride)
 
     def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
-        """`forward` with the skips down to prediction stride 32, 16 or 8 alone, no finer than the
-        network's own: what each skip adds (Figure 4). A coarser stride than the network's own is
-        upsampled bilinearly, as the paper's last deconvolution."""
+        """Compute the logits with the skips down to a prediction stride alone: what each skip adds
+        (Figure 4). A coarser stride than the network's own is upsampled bilinearly, as by the
+        paper's last deconvolution.
+
+        Args:
+            pixels: As for `forward`.
+            stride: One of `prediction_strides`.
+
+        Returns:
+            (N, num_classes, H, W).
+
+        Raises:
+            ValueError: For another stride.
+        """
         if stride not in self.prediction_strides:
             raise ValueError(f"stride must be one of {self.prediction_strides}, got {stride}")
         x = relu_(self.conv1_1(pixels))
@@ -191,7 +223,7 @@ class FCN(SegmentationModel):
         return self._upsampled_to(pixels, score, stride, margin)
 
     def _upsampled_to(self, pixels: Tensor, score: Tensor, stride: int, margin: int) -> Tensor:
-        """The scores upsampled by `stride`, the part of them that lies over the picture.
+        """Upsample the scores by `stride` and crop them to the image.
 
         A feature at index j of stride s lies over pixel s j + (s - 1)/2 + 1 - p, p being the
         padding of conv1_1; the deconvolution spreads score i = j - margin around s i + s - 1/2.
@@ -209,8 +241,15 @@ class FCN(SegmentationModel):
 
 
 def fuse(upscore: Tensor, skip: Tensor, margin: int) -> tuple[Tensor, int]:
-    """Sum of the scores from below, upsampled by 2, and a skip's scores, where both are; and the
-    margin of the result: its index 0 is index `margin` of the skip's layer.
+    """Add the coarser scores, upsampled by 2, and a skip's scores where they overlap.
+
+    Args:
+        upscore: (N, num_classes, h, w), the coarser scores upsampled.
+        skip: (N, num_classes, h', w'), scores of the skip's layer.
+        margin: Index of the coarser layer at which its scores begin.
+
+    Returns:
+        The sum, and its margin: its index 0 is index `margin` of the skip's layer.
 
     The deconvolution (kernel 4, stride 2) spreads score i around 2 i + 3/2, and feature j of the
     layer below lies over 2 j + 1/2 of the skip's, so `upscore` begins at 2 margin - 1: the
@@ -225,13 +264,13 @@ def fuse(upscore: Tensor, skip: Tensor, margin: int) -> tuple[Tensor, int]:
 
 
 def deconvolution(channels: int, *, stride: int) -> nn.ConvTranspose2d:
-    """Upsampling by `stride`, without bias: the kernel twice as large, as bilinear needs it."""
+    """Upsampling by `stride` without bias; the kernel is twice as large, as bilinear needs it."""
     return nn.ConvTranspose2d(channels, channels, 2 * stride, stride=stride, bias=False)
 
 
 def bilinear_kernel(channels: int, size: int) -> Tensor:
-    """(channels, channels, size, size): each channel interpolated bilinearly into itself, for a
-    deconvolution of even kernel `size` and stride size / 2. On the CPU, wherever it is to go."""
+    """Return the weights (channels, channels, size, size) with which a deconvolution of even kernel
+    `size` and stride size / 2 interpolates each channel bilinearly. Always on the CPU."""
     stride = size / 2
     ramp = 1 - (torch.arange(size, device="cpu") - (size - 1) / 2).abs() / stride
     return torch.eye(channels, device="cpu")[:, :, None, None] * torch.outer(ramp, ramp)

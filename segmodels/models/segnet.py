@@ -4,8 +4,8 @@ Badrinarayanan, Kendall and Cipolla, TPAMI 2017, https://arxiv.org/abs/1511.0056
 network, Figure 3 the unpooling. Dropout as in Bayesian SegNet (Kendall, Badrinarayanan and Cipolla,
 BMVC 2017, https://arxiv.org/abs/1511.02680). Layers bear the names of the authors' `segnet`.
 
-Departure: SegNet-Basic's local response normalisation of the picture is left out; the picture is
-normalised by its mean and deviation like every other network's here.
+Departure: SegNet-Basic's local response normalisation of the input is left out; images are
+normalised by `image_mean` and `image_std`, as for the other networks.
 """
 
 from collections import OrderedDict
@@ -21,10 +21,25 @@ from segmodels.models.registry import register_model
 
 @register_model("segnet")
 class SegNet(SegmentationModel):
-    """variant: "vgg16", VGG16's 13 convolutions and their mirror; or "basic", 4 encoders and 4
-        decoders of one 7x7 convolution to 64 channels, without ReLU in the decoder.
-    dropout: rate after the encoders and decoders from the third on, the deeper ones (Bayesian
-        SegNet; 0.5 there). 0 is plain SegNet.
+    """SegNet, SegNet-Basic or, with dropout, Bayesian SegNet.
+
+    Args:
+        class_names: The classes in the order of their ids.
+        in_channels: Channels of the input.
+        variant: "vgg16", VGG16's 13 convolutions and their mirror; or "basic", 4 encoders and 4
+            decoders of one 7x7 convolution to 64 channels, without ReLU in the decoders.
+        dropout: Rate after the third and deeper encoders and decoders (Bayesian SegNet: 0.5).
+        palette: [r, g, b] in 0..255 for each class; None: customary colours.
+        image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
+        image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
+        working_size: Longer side, in pixels, of the images it was trained on; None: any.
+
+    Examples:
+        >>> import torch
+        >>> from segmodels import SegNet
+        >>> model = SegNet(class_names=["road", "sky"], variant="basic").eval()
+        >>> model(torch.randn(1, 3, 60, 80)).shape
+        torch.Size([1, 2, 60, 80])
     """
 
     paper = Paper(
@@ -113,14 +128,20 @@ class SegNet(SegmentationModel):
         return "SegNet" if self.variant == "vgg16" else "SegNet-Basic"
 
     def float32_layers(self) -> dict[str, str]:
-        """The encoder before pool1. In bfloat16's 8 bits neighbours often tie, and the indices of
-        pool1, which place the boundaries, become the first of them in place of the largest: 0.9 %
-        of CamVid's pixels changed their class. With this encoder in float32 it is 0.4 %."""
+        """Keep the encoder before pool1. In bfloat16's 8 bits neighbours often tie, and pool1's
+        indices, which place the boundaries, become the first of them in place of the largest: the
+        class of 0.9 % of CamVid's pixels changed. With this encoder in float32 it is 0.4 %."""
         return {"encoders.0": "encoders.1"}
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
-        (N, num_classes, H, W)."""
+        """Compute the logits.
+
+        Args:
+            pixels: Normalised float (N, in_channels, H, W), any H, W >= 1.
+
+        Returns:
+            (N, num_classes, H, W), without softmax.
+        """
         x = pixels
         depth = len(self.encoders)
         pool_indices, sizes = [], []
@@ -141,7 +162,7 @@ class SegNet(SegmentationModel):
 def stage(
     names: str, *channels: int, kernel_size: int = 3, activation: bool = True
 ) -> nn.Sequential:
-    """A run of `ConvBN` of the given names, from channels[0] to channels[1] and so on."""
+    """A sequence of `ConvBN` of the given names, from channels[0] to channels[1] and so on."""
     layers = OrderedDict[str, nn.Module]()
     for name, channels_in, channels_out in zip(names.split(), channels, channels[1:], strict=False):
         layers[name] = ConvBN(channels_in, channels_out, kernel_size, activation)
@@ -149,7 +170,7 @@ def stage(
 
 
 class ConvBN(nn.Module):
-    """Convolution, batch normalisation and, with `activation`, ReLU; sizes are kept."""
+    """Padded convolution, batch normalisation and, with `activation`, ReLU."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel_size: int, activation: bool

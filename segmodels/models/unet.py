@@ -4,8 +4,8 @@ Ronneberger, Fischer and Brox, MICCAI 2015, https://arxiv.org/abs/1505.04597; Fi
 network. `UNet(class_names=..., in_channels=1, padding="valid", batch_norm=False)` is the paper's,
 572 x 572 -> 388 x 388.
 
-Departures, each an option: `padding="same"` keeps the picture's size; batch normalisation, which
-the paper does without; `encoder="vgg16"` takes VGG16's 13 convolutions as the contracting path (64,
+Departures, each an option: `padding="same"` keeps the image's size; batch normalisation, which the
+paper does not use; `encoder="vgg16"` takes VGG16's 13 convolutions as the contracting path (64,
 128, 256, 512, 512 channels), so that it can start from ImageNet.
 """
 
@@ -25,12 +25,32 @@ MAX_BASE_CHANNELS = 512  # eight times the paper's
 
 @register_model("unet")
 class UNet(SegmentationModel):
-    """encoder: "plain", the paper's two convolutions a level, or "vgg16".
-    base_channels: of the plain encoder's first level; they double with each level; at most 512.
-    padding: "same", or "valid" for the paper's unpadded convolutions.
-    batch_norm: after every 3x3 convolution.
-    dropout: rate at the end of the contracting path (section 3.1), as the authors' network has it:
-        after its last two levels.
+    """U-Net.
+
+    Args:
+        class_names: The classes in the order of their ids.
+        in_channels: Channels of the input.
+        encoder: "plain", the paper's two convolutions per level, or "vgg16".
+        base_channels: Of the plain encoder's first level, doubled at each level; at most 512.
+        padding: "same", or "valid" for the paper's unpadded convolutions.
+        batch_norm: Whether each 3x3 convolution is followed by batch normalisation.
+        dropout: Rate at the end of the contracting path (section 3.1), as in the authors' network
+            after its last two levels.
+        palette: [r, g, b] in 0..255 for each class; None: customary colours.
+        image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
+        image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
+        working_size: Longer side, in pixels, of the images it was trained on; None: any.
+
+    Examples:
+        >>> import torch
+        >>> from segmodels import UNet
+        >>> model = UNet(class_names=["cell", "background"], base_channels=4).eval()
+        >>> model(torch.randn(1, 3, 60, 80)).shape
+        torch.Size([1, 2, 60, 80])
+        >>> paper = UNet(class_names=["cell", "background"], in_channels=1, padding="valid",
+        ...              batch_norm=False)
+        >>> paper.input_size_for(388)
+        (572, 92)
     """
 
     display_name = "U-Net"
@@ -99,7 +119,7 @@ class UNet(SegmentationModel):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Gaussian weights of deviation sqrt(2 / fan in) (section 3), zero biases."""
+        """Gaussian weights of standard deviation sqrt(2 / fan in) (section 3), zero biases."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -108,7 +128,7 @@ class UNet(SegmentationModel):
 
     @classmethod
     def arguments_from(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """`vgg16`, weights to start from, asks for the encoder that they fit."""
+        """As the base class; with `vgg16`, weights to start from, the encoder they fit."""
         encoder = "vgg16" if options.get("vgg16") else "plain"
         return {"encoder": encoder} | super().arguments_from(options)
 
@@ -117,9 +137,17 @@ class UNet(SegmentationModel):
         return self.padding == "same"
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels: normalised float (N, in_channels, H, W), any H, W >= 1 -> logits
-        (N, num_classes, H, W); unpadded ("valid") the smaller map of Figure 1, and ValueError for
-        a picture that leaves nothing of it."""
+        """Compute the logits.
+
+        Args:
+            pixels: Normalised float (N, in_channels, H, W), any H, W >= 1.
+
+        Returns:
+            (N, num_classes, H, W), without softmax; unpadded ("valid") the smaller map of Figure 1.
+
+        Raises:
+            ValueError: If the network is unpadded and the input too small for any output.
+        """
         if self.padding == "valid":
             self._check_valid_size(*pixels.shape[-2:])
         skip1 = self.encoder1(pixels)
@@ -134,8 +162,8 @@ class UNet(SegmentationModel):
         return self.heatmaps(x)
 
     def _concatenate(self, skip: Tensor, x: Tensor) -> Tensor:
-        """Skip and upsampled map along the channels. Unpadded, the skip is larger and its centre is
-        taken; padded, `x` may have one row or column more, which is cropped."""
+        """Concatenate a skip and an upsampled map along the channels. Unpadded, the skip is larger
+        and is cropped to its centre; padded, `x` may have one row or column more, cropped too."""
         if self.padding == "valid":
             return torch.cat([center_crop(skip, *x.shape[-2:]), x], dim=1)
         return torch.cat([skip, crop(x, *skip.shape[-2:])], dim=1)
@@ -144,12 +172,12 @@ class UNet(SegmentationModel):
         if valid_output_size(min(height, width), self.depths) < 1:
             smallest = next(n for n in range(1, 1000) if valid_output_size(n, self.depths) > 0)
             raise ValueError(
-                f"an unpadded U-Net has no output for a picture of {height} x {width} pixels: it "
-                f'needs at least {smallest} x {smallest}; use a larger picture or padding="same"'
+                f"an unpadded U-Net has no output for an image of {height} x {width} pixels: it "
+                f'needs at least {smallest} x {smallest}; use a larger image or padding="same"'
             )
 
     def input_size_for(self, output_size: int) -> tuple[int, int]:
-        """Unpadded: the smallest input whose every pooling halves evenly."""
+        """The smallest input of the unpadded network whose every pooling halves evenly."""
         if self.keeps_size:
             return super().input_size_for(output_size)
         # 572 -> 388: poolings halve evenly where 572 - 16 n does.
@@ -170,7 +198,7 @@ class UNet(SegmentationModel):
 def conv_block(
     channels_in: int, channels: int, depth: int, *, padding: int, batch_norm: bool
 ) -> nn.Sequential:
-    """`depth` times a 3x3 convolution and a ReLU, with batch normalisation between them or not."""
+    """`depth` times a 3x3 convolution, batch normalisation if wanted, and a ReLU."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers.append(nn.Conv2d(channels_in, channels, 3, padding=padding))
@@ -195,9 +223,21 @@ def center_crop(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def valid_output_size(size: int, depths: Sequence[int]) -> int:
-    """Height of the unpadded network's map for a picture's height, widths alike: every convolution
-    takes a pixel on either side. 572 -> 388; less than 1 where nothing is left. `depths`:
-    convolutions of each encoder level."""
+    """Return how many rows the unpadded network's logits have; columns alike.
+
+    Each convolution takes a pixel on either side (Figure 1).
+
+    Args:
+        size: Rows of the input.
+        depths: Convolutions per encoder level.
+
+    Returns:
+        Rows of the logits; less than 1 if the input is too small.
+
+    Examples:
+        >>> valid_output_size(572, (2, 2, 2, 2, 2))
+        388
+    """
     for depth in depths[:-1]:
         size = max(0, size - 2 * depth) // 2
     size -= 2 * depths[-1]

@@ -77,13 +77,14 @@ def load_vgg16(model: SegmentationModel, source: str | Path) -> None:
                 f"{path}: {key} is {list(weight.shape)} and {list(bias.shape)}, expected "
                 f"{expected[0]} and {expected[1]}"
             )
-    mean, std = (OXFORD_MEAN, OXFORD_STD) if caffe else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = map(list, (OXFORD_MEAN, OXFORD_STD) if caffe else (IMAGENET_MEAN, IMAGENET_STD))
     if model.in_channels != 3:
-        *tensors[0], mean, std = adapt_to_channels(*tensors[0], mean, std, model.in_channels)
+        weight, bias, mean, std = adapt_to_channels(*tensors[0], mean, std, model.in_channels)
+        tensors[0] = weight, bias
     for layer, (weight, bias) in zip(layers, tensors, strict=True):
         layer.get_parameter("weight").data.copy_(weight)
         layer.get_parameter("bias").data.copy_(bias)
-    model.image_mean, model.image_std = list(mean), list(std)
+    model.image_mean, model.image_std = mean, std
 
 
 def adapt_to_channels(

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-# One colour a name, so that a class looks the same in every data set that has it. The road
-# scene follows Cityscapes, moved apart where two of its colours are hard to tell in an overlay.
+# One colour per name, so that a class looks the same for every dataset. The road scene follows
+# Cityscapes, except where two of its colours are hard to tell apart in an overlay.
 COLORS: dict[str, tuple[int, int, int]] = {
     "sky": (70, 130, 180),
     "building": (90, 80, 80),
@@ -42,9 +42,18 @@ def is_background(name: str) -> bool:
 
 
 def voc_color(index: int) -> tuple[int, int, int]:
-    """(r, g, b) in 0..255, colour `index` of PASCAL VOC's colour map: the index's bits, lowest
-    first, are dealt to r, g and b in turn, and fill each from its highest bit down
-    (`VOCdevkit/VOCcode/VOClabelcolormap.m`)."""
+    """Return colour `index` of PASCAL VOC's colour map.
+
+    The bits of the index, lowest first, go to r, g and b in turn and fill each from its highest bit
+    down (`VOCdevkit/VOCcode/VOClabelcolormap.m`).
+
+    Returns:
+        (r, g, b) in 0..255.
+
+    Examples:
+        >>> voc_color(15)
+        (192, 128, 128)
+    """
     color = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):
@@ -53,8 +62,19 @@ def voc_color(index: int) -> tuple[int, int, int]:
 
 
 def palette_for(class_names: Sequence[str]) -> list[list[int]]:
-    """[r, g, b] in 0..255 for each class: its customary colour, whatever the case of its letters,
-    or else the next colour of PASCAL VOC's map. No colour is given twice."""
+    """Choose a colour for each class: its customary one, whatever the case of its letters, else the
+    next of PASCAL VOC's colour map.
+
+    Args:
+        class_names: The classes in the order of their ids.
+
+    Returns:
+        [r, g, b] in 0..255 for each class, all different.
+
+    Examples:
+        >>> palette_for(["Road", "my class"])
+        [[128, 64, 128], [128, 0, 0]]
+    """
     names = [name.lower() for name in class_names]
     customary = [
         None if name in names[:index] else COLORS.get(name) for index, name in enumerate(names)

@@ -1,6 +1,6 @@
-"""3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3), from Lavin and
-Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3, whose words the
-names are: a tile of 6 x 6 pixels d gives 4 x 4 sums, inverse(filter(g) * data(d))."""
+"""3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3), as in Lavin and
+Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3, with their names: a
+tile of 6 x 6 pixels d gives 4 x 4 outputs, inverse(filter(g) * data(d))."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from segmodels.utils.parallel import for_each
+
 MIN_CHANNELS = 64  # with fewer, the transforms cost more than the products save
-TILES = 128  # computed at once: what they expand to stays near the cache
+TILES = 128  # computed at once, so that their expansion stays in the cache
 PADDINGS: dict[Any, int] = {(0, 0): 0, "valid": 0, (1, 1): 1, "same": 1}  # as Conv2d has them
 
-# Of one dimension: data (6 -> 6), filter (3 -> 6) and inverse transform (6 -> 4).
+# One-dimensional data (6 -> 6), filter (3 -> 6) and inverse transforms (6 -> 4).
 _DATA = torch.tensor(
     [
         [4, 0, -5, 0, 1, 0],
@@ -48,9 +50,12 @@ _INVERSE = torch.tensor(
 )
 
 
-def _of_both_sides(matrix: Tensor, x: Tensor) -> Tensor:
-    """(k, k, ...) or (k * k, ...) -> (m * m, n): the transform (m, k) of the rows and the columns
-    of k x k values, which change places: transformed once more they are back in theirs."""
+def _transform_2d(matrix: Tensor, x: Tensor) -> Tensor:
+    """Apply a transform (m, k) to the rows and the columns of k x k values.
+
+    (k, k, ...) or (k * k, ...) -> (m * m, n). Rows and columns are swapped; a second transform
+    swaps them back.
+    """
     new, old = matrix.shape
     of_columns = torch.bmm(matrix.expand(old, new, old), x.reshape(old, old, -1))
     of_rows = torch.bmm(matrix.expand(new, new, old), of_columns.transpose(0, 1))
@@ -60,12 +65,12 @@ def _of_both_sides(matrix: Tensor, x: Tensor) -> Tensor:
 def _filters(kernels: Tensor) -> Tensor:
     """(out, in, 3, 3) -> (36, in, out)."""
     outputs, inputs = kernels.shape[:2]
-    found = _of_both_sides(_FILTER.to(kernels), kernels.permute(2, 3, 1, 0))
+    found = _transform_2d(_FILTER.to(kernels), kernels.permute(2, 3, 1, 0))
     return found.view(36, inputs, outputs)
 
 
 class _Tiles:
-    """The cut of `height` x `width` sums into `down` x `across` tiles."""
+    """The division of `height` x `width` outputs into `down` x `across` tiles."""
 
     def __init__(self, x: Tensor, padding: int) -> None:
         self.padding = padding
@@ -74,12 +79,13 @@ class _Tiles:
         self.data, self.inverse = _DATA.to(x), _INVERSE.to(x)
 
     def parts(self, count: int) -> Iterator[tuple[slice, int, int]]:
-        """(pictures, first and last row of tiles) of `count` pictures, about TILES tiles each."""
+        """Parts of a batch of `count` images, about TILES tiles each: (images, first row of tiles,
+        row after the last)."""
         rows = max(1, TILES // self.across)
-        pictures = max(1, rows // self.down)
-        for first in range(0, count, pictures):
+        images = max(1, rows // self.down)
+        for first in range(0, count, images):
             for top in range(0, self.down, rows):
-                yield slice(first, first + pictures), top, min(top + rows, self.down)
+                yield slice(first, first + images), top, min(top + rows, self.down)
 
     def expanded(self, x: Tensor, top: int, end: int) -> Tensor:
         """The data transform of rows of tiles, (n, H, W, in) -> (36, tiles, in)."""
@@ -88,7 +94,7 @@ class _Tiles:
         zeros = (0, 0, self.padding, right, max(0, -first), max(0, last - x.shape[1]))
         pixels = pad(x[:, max(0, first) : last], zeros)
         tiles = pixels.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
-        return _of_both_sides(self.data, tiles).view(36, -1, x.shape[3])
+        return _transform_2d(self.data, tiles).view(36, -1, x.shape[3])
 
     def convolved(self, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
         """(N, in, H, W) -> (N, out, height, width)."""
@@ -97,38 +103,43 @@ class _Tiles:
         found = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
         x, rows = x.permute(0, 2, 3, 1), found.permute(0, 2, 3, 1)
         zero = x.new_zeros(1) if bias is None else bias
-        for pictures, top, end in self.parts(len(x)):
-            products = torch.bmm(self.expanded(x[pictures], top, end), filters)
-            out = rows[pictures, 4 * top : 4 * end].view(-1, end - top, 4, self.across, 4, outputs)
-            sums = _of_both_sides(self.inverse, products).view(
+
+        def convolve(part: tuple[slice, int, int]) -> None:
+            images, top, end = part
+            products = torch.bmm(self.expanded(x[images], top, end), filters)
+            out = rows[images, 4 * top : 4 * end].view(-1, end - top, 4, self.across, 4, outputs)
+            sums = _transform_2d(self.inverse, products).view(
                 4, 4, len(out), end - top, self.across, outputs
             )
             torch.add(sums.permute(2, 3, 0, 4, 1, 5), zero, out=out)
+
+        for_each(convolve, self.parts(len(x)))
         if (self.height, self.width) == found.shape[2:]:
             return found
         return found[..., : self.height, : self.width].contiguous(memory_format=layout)
 
     def kernel_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """(N, in, H, W) and of the sums (N, out, height, width) -> (out, in, 3, 3)."""
+        """(N, in, H, W) and the gradient of the outputs (N, out, height, width) -> gradient of the
+        kernels (out, in, 3, 3)."""
         x, outputs = x.permute(0, 2, 3, 1), gradient.shape[1]
         below, beside = 4 * self.down - self.height, 4 * self.across - self.width
         whole = pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, beside, 0, below))
         found = x.new_zeros(36, x.shape[3], outputs)
-        for pictures, top, end in self.parts(len(x)):
-            data = self.expanded(x[pictures], top, end)
-            sums = whole[pictures, 4 * top : 4 * end]
+        for images, top, end in self.parts(len(x)):
+            data = self.expanded(x[images], top, end)
+            sums = whole[images, 4 * top : 4 * end]
             sums = sums.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(2, 4, 0, 1, 3, 5)
-            products = _of_both_sides(self.inverse.T, sums).view(36, -1, outputs)
+            products = _transform_2d(self.inverse.T, sums).view(36, -1, outputs)
             found.baddbmm_(data.transpose(1, 2), products)
-        kernels = _of_both_sides(_FILTER.to(x).T, found)
+        kernels = _transform_2d(_FILTER.to(x).T, found)
         return kernels.view(3, 3, x.shape[3], outputs).permute(3, 2, 0, 1)
 
 
 class Winograd(nn.Module):
-    """A convolution of `pays`, for inference: the same sums in another order, within 1e-4 of the
-    outputs' spread. Its weights take four times the memory."""
+    """A convolution for inference, of the kind that `is_faster` accepts. Outputs agree within 1e-4
+    of their standard deviation; the weights take four times the memory."""
 
-    least = 64 * 128  # channels in times channels out from which it saves time
+    min_pairs = 64 * 128  # input times output channels from which it saves time
     weight: Tensor
     bias: Tensor | None
 
@@ -146,10 +157,10 @@ class Winograd(nn.Module):
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A convolution of `pays`, for training: the parameters of `layer`, its gradients by as few
-    multiplications as its sums."""
+    """A convolution for training, of the kind that `is_faster` accepts. It shares the parameters of
+    `layer` and computes the gradients with as few multiplications as the outputs."""
 
-    least = 64 * 64  # of `Winograd`; direct gradients lag behind direct sums
+    min_pairs = 64 * 64  # fewer than `Winograd`'s, since direct gradients are slower
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(
@@ -180,7 +191,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:  # a convolution too, with the kernels turned around
+        if ctx.needs_input_grad[0]:  # a convolution with the kernels rotated by 180 degrees
             turned = _filters(weight.flip(2, 3).transpose(0, 1))
             of_x = _Tiles(gradient, 2 - ctx.padding).convolved(gradient, turned, None)
         if ctx.needs_input_grad[1]:
@@ -190,14 +201,18 @@ class _Convolution(torch.autograd.Function):
         return of_x, of_weight, of_bias, None
 
 
-def pays(layer: nn.Module, least: int) -> bool:
-    """Whether the layer is a convolution that this way is faster for. least: pairs of an input and
-    an output channel that it must have."""
+def is_faster(layer: nn.Module, min_pairs: int) -> bool:
+    """Whether the layer is a convolution that Winograd's algorithm computes faster.
+
+    Args:
+        layer: Any layer.
+        min_pairs: Input times output channels that it must have.
+    """
     return (
         isinstance(layer, nn.Conv2d)
         and (layer.kernel_size, layer.stride, layer.dilation) == ((3, 3), (1, 1), (1, 1))
         and layer.padding in PADDINGS
         and (layer.groups, layer.padding_mode) == (1, "zeros")
         and min(layer.in_channels, layer.out_channels) >= MIN_CHANNELS
-        and layer.in_channels * layer.out_channels >= least
+        and layer.in_channels * layer.out_channels >= min_pairs
     )
