@@ -1,4 +1,4 @@
-"""A demo of tiny networks in a process of its own, for tests and for `soak.py`."""
+"""A demo of tiny networks in a process of its own, for tests and for tests/load."""
 
 import io
 import json
@@ -44,10 +44,10 @@ def write_networks(folder: Path) -> str:
 
 @contextmanager
 def running(
-    models: str, folder: Path, *, prelude: str = "pass"
+    models: str, folder: Path, *, prelude: str = "pass", **variables: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The address and the process of the demo, which keeps its files and log.txt in `folder`.
-    prelude: a line of Python before it starts."""
+    prelude: Python before it starts. variables: of its environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,10 +56,10 @@ def running(
         **os.environ,
         "SEGMODELS_MODELS": models,
         "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder),
+        **variables,
     }
-    program = f"{prelude}; import app; app.main()"
+    program = f"{prelude}\nfrom segmodels.demo.page import main; main()"
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", program], cwd=ROOT, stdout=output, stderr=output, env=environment
@@ -80,6 +80,12 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+def upload_folder(folder: Path) -> Path:
+    """Where a demo that runs in `folder` keeps uploads and results, which it calls /files."""
+    (files,) = folder.glob("segmodels-*/files")
+    return files
 
 
 class RefusedError(Exception):
