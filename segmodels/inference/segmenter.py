@@ -238,7 +238,9 @@ class Segmenter:
         if working[0] > size[0] or working[1] > size[1]:
             probabilities, variance = self._assembled(working, parts)
             answer = FullSize(size, size)
-            answer.fill(_resized(probabilities, size), slice(0, size[0]), slice(0, size[1]))
+            answer.fill(
+                resize_probabilities(probabilities, size), slice(0, size[0]), slice(0, size[1])
+            )
         else:  # part by part, so that no more than a tile's probabilities are held at once
             answer = FullSize(working, size)
             for rows, columns, probabilities, spread in parts:
@@ -252,7 +254,9 @@ class Segmenter:
             make_confidence=answer.confidence,
             class_names=self.model.class_names,
             palette=self.model.palette,
-            uncertainty=None if variance is None else _resized(variance[None], size)[0].numpy(),
+            uncertainty=None
+            if variance is None
+            else resize_probabilities(variance[None], size)[0].numpy(),
         )
 
     def _whole(self, pixels: Tensor) -> Tensor:
@@ -366,7 +370,7 @@ def _unwrapped(model: nn.Module) -> SegmentationModel:
     return found[0]
 
 
-def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_probabilities(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(C, h, w) -> (C, H, W), bilinear, antialiased where it shrinks."""
     resized = interpolate(values[None], size=size, mode="bilinear", antialias=True)[0]
     return resized.clamp(min=0)

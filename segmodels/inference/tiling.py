@@ -71,7 +71,8 @@ def _mirrored_region(
     for axis, part in ((-2, rows), (-1, columns)):
         size, margin = model.input_size_for(part.stop - part.start)
         start = part.start - margin
-        indices = mirrored(torch.arange(start, start + size), pixels.shape[axis])
+        around = torch.arange(start, start + size, device=pixels.device)
+        indices = mirrored(around, pixels.shape[axis])
         pixels = pixels.index_select(axis, indices)
     return pixels, (slice(rows.stop - rows.start), slice(columns.stop - columns.start))
 

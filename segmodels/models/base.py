@@ -50,6 +50,7 @@ from segmodels.utils.palette import palette_for
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+TRANSFORMERS_TYPE = "segmodels"  # `model_type` of config.json, see `segmodels.transformers`
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ class SegmentationModel(
         """The content of `config.json`: the constructor's arguments, and what other tools read."""
         return {
             "architectures": [type(self).__name__],
+            "model_type": TRANSFORMERS_TYPE,
             "segmodels_format": FORMAT_VERSION,
             "id2label": {str(index): name for index, name in self.id2label.items()},
             "label2id": self.label2id,
