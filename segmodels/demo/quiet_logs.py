@@ -23,6 +23,7 @@ def install() -> None:
     for module in (queueing, route_utils, routes):
         vars(module)["traceback"] = _Reports
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in REPEATED)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of each malformed form
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata
 
 

@@ -34,7 +34,12 @@ OPEN = {
         for end in ("", "/")
     ),
 }
-SAMPLES = {"size": "192", "path_or_url:path": "/files/a.png"}
+SAMPLES = {
+    "api_name": "show",
+    "event_id": "event",
+    "path_or_url:path": "/files/a.png",
+    "size": "192",
+}
 
 
 def in_loop(function):
@@ -174,8 +179,7 @@ def test_of_all_routes_of_gradio_those_on_the_list_are_open_in_both_forms(page, 
     client = Client(policy)
     try:
         for route in routes:
-            samples = {**SAMPLES, "event_id": "event", "api_name": "show"}
-            path = re.sub(r"\{([^}]+)\}", lambda found: samples.get(found[1], "id"), route)
+            path = re.sub(r"\{([^}]+)\}", lambda found: SAMPLES.get(found[1], "id"), route)
             method, _, path = path.partition(" ")
             path += "?session_hash=id" if path.endswith("queue/data") else ""
             for prefix in {"", root}:

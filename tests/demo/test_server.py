@@ -1,13 +1,13 @@
-"""The demo as strangers meet it: many at once, closed doors, limits, and its end."""
+"""The demo in a process of its own: many clients at once, limits, upkeep, graceful shutdown."""
 
 import io
+import shutil
 import signal
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -16,6 +16,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import ValidationError
 from PIL import Image
 
+from segmodels.demo import server
 from tests.load.soak import known_answers, memory_of, soak
 from tests.support.server import (
     QueueFullError,
@@ -24,16 +25,53 @@ from tests.support.server import (
     picture,
     png,
     running,
+    upload_folder,
     write_networks,
 )
 
 NETWORK = "unet-camvid"
-# Files are deleted after some seconds, not minutes, if the page asks for deletion at all.
-SOON = (
-    "import gradio as gr; made = gr.Blocks.__init__; "
-    "gr.Blocks.__init__ = lambda self, *a, delete_cache=None, **k: "
-    "made(self, *a, delete_cache=delete_cache and (1, 6), **k)"
-)
+# Files are deleted after some seconds, not minutes.
+SOON = """
+from segmodels.demo import server
+server.UPKEEP_SECONDS, server.serve.__kwdefaults__["kept_seconds"] = 1, 6
+"""
+# Names are looked up, and connections made, nowhere but here.
+OFFLINE = """
+import sys
+def audit(event, arguments):
+    if event == "socket.getaddrinfo" or event == "socket.connect":
+        host = arguments[0] if event == "socket.getaddrinfo" else arguments[1][0]
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            print("ASKED", host, flush=True)
+sys.addaudithook(audit)
+"""
+# Every network takes a second longer, and the page does not compare an example at its start.
+SLOW = """
+import time
+from segmodels.demo.callbacks import Callbacks
+from segmodels.inference.segmenter import Segmenter
+Callbacks.welcome = lambda self, scene, key="": {}
+segment = Segmenter.__call__
+def slow(self, *arguments, **options):
+    print("SEGMENTS", flush=True)
+    time.sleep(1)
+    return segment(self, *arguments, **options)
+Segmenter.__call__ = slow
+"""
+# Writing uploads fails while a file called "broken" lies in the folder above.
+BROKEN = """
+import errno, os, pathlib
+from gradio import route_utils
+from starlette.datastructures import UploadFile
+write = UploadFile.write
+async def broken(self, data):
+    await write(self, data[: len(data) // 2])
+    flag = pathlib.Path(os.environ["GRADIO_TEMP_DIR"]).parents[1] / "broken"
+    if flag.exists():
+        raise OSError(int(flag.read_text()), "broken")
+    await write(self, data[len(data) // 2 :])
+UploadFile.write = broken
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +89,7 @@ def demo(models, tmp_path_factory):
     """Address, process and folder of a demo that all tests but those of its end share."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "segmodels-99999999-killed").mkdir()  # what a killed process left: no id is so high
-    with running(models, folder) as (address, process):
+    with running(models, folder, prelude=OFFLINE + BROKEN) as (address, process):
         yield address, process, folder
 
 
@@ -153,7 +191,7 @@ def test_a_client_that_leaves_frees_its_place(visitor, address):
 
 def test_bad_pictures_get_a_word_and_good_ones_after_them_their_answer(visitor, answers):
     for content, message in (
-        (b"no picture", "is not a picture"),
+        (b"no picture", "is not an image"),
         (png(picture(4))[:300], "damaged, cut off"),
         (b"", "empty"),
         (huge_png(), "900.0 megapixels; at most 50.0 are accepted"),
@@ -176,41 +214,90 @@ def test_a_line_of_many_pixels_takes_no_longer_than_a_square_of_as_many(visitor)
     assert visitor.segment(file.getvalue(), NETWORK).shape == (1, 20_000)
 
 
-# ---- closed doors ----
+# ---- routes and files ----
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/monitoring", "/monitoring/summary", "/gradio_api/file=/etc/passwd", "/gradio_api/dev"),
-        *("/gradio_api/file=app.py", "/gradio_api/file=../app.py", "/gradio_api/file=.git/config"),
-        *("/gradio_api/file=https://example.com/", "/gradio_api/proxy=https://example.com/"),
-        *("/gradio_api/file=%2e%2e/%2e%2e/etc/passwd", "/assets/..%2f..%2fapp.py"),
-        *("/static/..%2f..%2f..%2fapp.py", "/gradio_api/runs", "/gradio_api/run-history/buckets"),
-        *("/gradio_api/profiling/traces", "/gradio_api/vibe-code", "/gradio_api/component_server"),
-        "/gradio_api/file=http%3A//127.0.0.1/",
-    ],
-)
-def test_this_door_is_closed(address, path):
-    assert httpx.get(address + path).status_code in (403, 404, 405)
+@pytest.fixture(scope="module")
+def prefixed(models, tmp_path_factory):
+    """Address and folder of a demo that is served below /seg."""
+    folder = tmp_path_factory.mktemp("prefixed")
+    with running(models, folder, GRADIO_ROOT_PATH="/seg") as (address, _):
+        yield address, folder
+
+
+@pytest.mark.parametrize("prefix", ["", "/seg"])
+def test_below_a_root_path_the_limits_are_the_same_in_both_forms(prefixed, prefix):
+    address, folder = prefixed
+    with httpx.Client(base_url=address + prefix, timeout=60) as http:
+        for path in (
+            *("/monitoring", "/monitoring/summary", "/gradio_api/dev/reload", "/openapi.json"),
+            *("/gradio_api/file=https://example.com/", "/gradio_api/file/http://example.com/"),
+            *("/gradio_api/file=/etc/passwd", "/gradio_api/file=app.py", "/gradio_api/runs"),
+            *("/gradio_api/file=%2e%2e/%2e%2e/etc/passwd", "/assets/..%2f..%2fapp.py"),
+        ):
+            assert http.get(path).status_code in (403, 404), path
+        for path in ("/", "/config", "/gradio_api/info", "/theme.css"):
+            assert http.get(path).status_code == 200, path
+        chunks = (bytes(100_000) for _ in range(30))
+        assert http.post("/gradio_api/call/segment", content=chunks).status_code == 413
+        upload = http.post("/gradio_api/upload", files={"files": ("a.png", bytes(31_500_000))})
+        assert upload.status_code == 413
+        path = http.post("/gradio_api/upload", files={"files": ("a.png", png(picture(1)))}).json()[
+            0
+        ]
+        body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, NETWORK]}
+        event = http.post("/gradio_api/call/segment", json=body).json()["event_id"]
+        assert "event: complete" in http.get(f"/gradio_api/call/segment/{event}").text
+    assert str(folder) not in httpx.get(f"{address}{prefix}/config").text
 
 
 def test_files_of_the_server_are_neither_read_nor_listed(demo, visitor, models):
     _, _, folder = demo
     weights = f"{models.split(',')[0]}/model.safetensors"
-    uploads = next(folder.glob("segmodels-*"))
-    for path in (weights, uploads, folder, folder / "log.txt", f"{uploads}/../log.txt"):
+    uploads = upload_folder(folder)
+    for path in (weights, uploads, folder, folder / "log.txt", "/files", "/files/../../log.txt"):
         assert visitor.http.get(f"/file={path}").status_code in (403, 404), path
-    for path in ("/etc/passwd", "app.py", weights, f"{uploads}/../log.txt", "file:///etc/passwd"):
-        with pytest.raises(RefusedError) as refused:
-            visitor.answer("segment", visitor.call("segment", str(path), NETWORK))
-        assert "root" not in str(refused.value)
+    for path in ("/etc/passwd", "app.py", weights, "/files/../../log.txt", "file:///etc/passwd"):
+        with pytest.raises(RefusedError, match="give the picture itself"):
+            visitor.call("segment", str(path), NETWORK)
 
 
-def test_what_lies_in_the_folder_is_for_the_server_alone(demo):
-    folders = list(demo[2].glob("segmodels-*"))
-    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700]  # and the killed one's
-    assert str(demo[1].pid) in folders[0].name  # is gone
+def test_no_response_has_a_path_of_the_server(demo, visitor, address):
+    folder = str(demo[2])
+    path = visitor.upload(png(picture(8)))
+    result = visitor.answer("segment", visitor.call("segment", path, NETWORK))
+    texts = [path, str(result)]
+    for page in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json"):
+        texts.append(httpx.get(address + page).text)
+    with pytest.raises(RefusedError) as refused:
+        visitor.segment(b"no picture", NETWORK)
+    texts.append(str(refused.value))
+    for text in texts:
+        assert folder not in text
+        assert "segmodels-" not in text
+
+
+def test_the_folder_is_for_the_server_alone_and_a_killed_ones_is_gone(demo):
+    (folder,) = demo[2].glob("segmodels-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert str(demo[1].pid) in folder.name
+
+
+def test_nothing_is_looked_up_or_asked_at_start(demo):
+    assert "ASKED" not in (demo[2] / "log.txt").read_text()
+
+
+def test_other_sites_cannot_use_a_server_on_this_machine(address):
+    headers = [
+        {"Host": "rebound.example"},
+        {"Origin": "https://evil.example"},
+        {"Host": "127.0.0.1.evil.example:7860"},
+    ]
+    for header in headers:
+        assert httpx.get(f"{address}/config", headers=header).status_code == 403
+        upload = httpx.post(f"{address}/gradio_api/upload", content=b"x", headers=header)
+        assert upload.status_code == 403
+    assert httpx.get(f"{address}/config", headers={"Origin": address}).status_code == 200
 
 
 def test_the_queue_cannot_be_passed_by(address):
@@ -230,7 +317,7 @@ def test_nothing_is_fetched_from_other_addresses(visitor, address):
     with HTTPServer(("127.0.0.1", 0), Inside) as inside:
         threading.Thread(target=inside.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{inside.server_port}/secret.png"
-        with pytest.raises(RefusedError, match="fetches nothing from other addresses"):
+        with pytest.raises(RefusedError, match="fetches nothing"):
             visitor.call("segment", url, NETWORK)
         for path in (url, "https://huggingface.co/front.png"):
             with pytest.raises(ValidationError, match="give the picture itself"):
@@ -239,13 +326,68 @@ def test_nothing_is_fetched_from_other_addresses(visitor, address):
                     NETWORK,
                     api_name="/segment",
                 )
-        # The address beside an uploaded picture is not followed.
+        for route in ("/file=", "/file/", "/proxy="):
+            assert visitor.http.get(route + url).status_code == 404
+        # The address beside an uploaded picture is not followed, nor one without a picture.
         file = {"path": visitor.upload(png(picture(5))), "url": url, "orig_name": url}
-        body = {"data": [{**file, "meta": {"_type": "gradio.FileData"}}, NETWORK]}
-        event = visitor.http.post("/call/segment", json=body).json()["event_id"]
-        assert visitor.answer("segment", event)
+        assert asked(visitor, {**file, "meta": {"_type": "gradio.FileData"}})
+        with pytest.raises(RefusedError, match="There is no picture"):
+            asked(visitor, {"url": url, "meta": {"_type": "gradio.FileData"}})
         inside.shutdown()
     assert hits == []
+
+
+def asked(visitor, image):
+    body = {"data": [image, NETWORK]}
+    event = visitor.http.post("/call/segment", json=body).json()["event_id"]
+    return visitor.answer("segment", event)
+
+
+@pytest.mark.parametrize(
+    "image", [None, {}, {"url": "data:image/png;base64,iVBORw0KGgo="}, {"path": None}]
+)
+def test_a_call_without_an_uploaded_picture_is_told_what_is_accepted(visitor, image):
+    with pytest.raises(RefusedError, match=r"upload the file with POST /gradio_api/upload"):
+        asked(visitor, image)
+
+
+def test_a_fetched_answer_is_not_waited_for_again(visitor):
+    event = visitor.call("segment", visitor.upload(png(picture(9))), NETWORK)
+    assert visitor.answer("segment", event)
+    again = visitor.http.get(f"/call/segment/{event}", timeout=10)
+    assert (again.status_code, "has been fetched" in again.text) == (404, True)
+
+
+def test_two_networks_of_one_name_are_told_apart(models, tmp_path, monkeypatch):
+    for name in ("orgA", "orgB"):
+        shutil.copytree(models.split(",")[1], tmp_path / name / "net")
+    both = ",".join(str(tmp_path / name / "net") for name in ("orgA", "orgB"))
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    with running(both, folder) as (address, _), Visitor(address) as visitor:
+        assert list(visitor.compare(png(picture(1)), "own")["models"]) == ["orgA/net", "orgB/net"]
+        for name in ("orgA/net", "orgB/net"):
+            assert visitor.segment(png(picture(1)), name).shape == picture(1).shape[:2]
+
+
+# ---- disk ----
+
+
+@pytest.mark.parametrize(("number", "status"), [(28, 507), (30, 503)])
+def test_a_full_or_read_only_disk_is_told_leaves_nothing_and_recovers(
+    demo, visitor, number, status
+):
+    folder = demo[2]
+    before = files_in(upload_folder(folder))
+    (folder / "broken").write_text(str(number))
+    try:
+        answer = visitor.http.post("/upload", files={"files": ("a.png", bytes(100_000))})
+    finally:
+        (folder / "broken").unlink()
+    assert answer.status_code == status
+    assert "try again" in answer.json()["detail"]
+    assert files_in(upload_folder(folder)) == before
+    assert visitor.segment(png(picture(4)), NETWORK).shape == picture(4).shape[:2]
 
 
 # ---- limits ----
@@ -296,22 +438,80 @@ def test_a_call_that_is_too_long_or_no_json_is_refused(visitor, content, status)
         assert answer.status_code == status
 
 
-# ---- its end ----
+# ---- logs ----
 
 
-def test_pictures_are_deleted_after_use_and_sigterm_finishes_what_was_accepted(models, tmp_path):
+def test_refusals_leavers_and_malformed_requests_leave_no_trace_in_the_log(demo, visitor, address):
+    log = demo[2] / "log.txt"
+    before = log.read_text()
+    secret = "a-visitors-own-words"
+    for content in (b"no picture", png(picture(0))[:200], b""):
+        with pytest.raises(RefusedError):
+            visitor.segment(content, NETWORK)
+    with pytest.raises(RefusedError, match=secret):
+        visitor.answer("segment", visitor.call("segment", visitor.upload(b"x", secret), secret))
+    for body in ({}, {"data": secret}, {"data": [secret, secret]}, {"data": [None, 5]}):
+        assert visitor.http.post("/call/segment", json=body).status_code == 422
+    join = {"fn_index": 0, "session_hash": secret, "data": [secret] * 30}
+    assert visitor.http.post("/queue/join", json=join).status_code in (404, 422)
+    assert visitor.http.get("/upload_progress", params={"upload_id": secret}).status_code == 404
+    form = {"files": ("a.png", png(picture(1)))}
+    assert visitor.http.post("/upload?upload_id=1", files=form).status_code == 200
+    with visitor.http.stream("GET", "/upload_progress?upload_id=1") as stream:
+        assert "done" in "".join(stream.iter_text())
+    fields = {"Content-Type": "multipart/form-data; boundary=x"}
+    for content in (b"", b"--x", b"--x\r\n\r\n--x--", b"no form"):
+        status = visitor.http.post("/upload", content=content, headers=fields).status_code
+        assert status in (200, 400)
+    assert visitor.http.post("/upload", content=b"text").status_code == 400
+    event = visitor.call("segment", visitor.upload(slow_picture(3000)), NETWORK)
+    with visitor.http.stream("GET", f"/call/segment/{event}"):
+        pass  # leaves at once
+    host, port = address.removeprefix("http://").split(":")
+    for raw in (b"\x00\xff\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /gradio_api/upload HT"):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(raw)
+    assert visitor.segment(png(picture(4)), NETWORK).shape == picture(4).shape[:2]
+    assert log.read_text() == before
+
+
+# ---- its end, and its upkeep ----
+
+
+def test_an_abandoned_comparison_stops_at_the_next_network(models, tmp_path):
+    with running(models, tmp_path, prelude=SLOW) as (address, _), Visitor(address) as visitor:
+        log = tmp_path / "log.txt"
+        event = visitor.call("compare", visitor.upload(png(picture(1))), "road")
+        with visitor.http.stream("GET", f"/call/compare/{event}"):
+            wait_until(lambda: "SEGMENTS" in log.read_text())
+        wait_until(lambda: visitor.http.get("/queue/status").json()["queue_size"] == 0)
+        time.sleep(4)  # three networks would have begun by now
+        assert log.read_text().count("SEGMENTS") < 3
+        assert visitor.compare(png(picture(2)))["scene"] == "road"
+
+
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_files_are_deleted_after_use_and_sigterm_finishes_what_was_accepted(models, tmp_path):
     with running(models, tmp_path, prelude=SOON) as (address, process), Visitor(address) as visitor:
         first = visitor.upload(png(picture(6)))
         result = visitor.answer("segment", visitor.call("segment", first, NETWORK))
-        kept = [Path(first), Path(result["path"])]
-        end = time.monotonic() + 20
-        while time.monotonic() < end and any(path.exists() for path in kept):
-            time.sleep(0.1)
-        assert not any(path.exists() for path in kept)
+        files = upload_folder(tmp_path)
+        kept = [files / path.removeprefix("/files/") for path in (first, result["path"])]
+        assert all(path.exists() for path in kept)
+        wait_until(lambda: not any(path.exists() for path in kept), 20)
+        assert visitor.http.get(f"/file={result['path']}").status_code == 404
+        with pytest.raises(RefusedError, match="no longer on this server"):
+            visitor.answer("segment", visitor.call("segment", first, NETWORK))
 
         slow, waiting = occupied(visitor, 2, side=3000)
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        time.sleep(0.6)
         with pytest.raises(QueueFullError, match="server is stopping"):
             visitor.call("segment", first, NETWORK)
         with pytest.raises(RefusedError, match="server is stopping"):
@@ -321,3 +521,41 @@ def test_pictures_are_deleted_after_use_and_sigterm_finishes_what_was_accepted(m
             assert visitor.http.get(f"/file={answer['path']}").status_code == 200
         assert process.wait(30) == 0
     assert not list(tmp_path.glob("segmodels-*"))
+
+
+@pytest.mark.parametrize(
+    ("port", "message"),
+    [("taken", "cannot be used"), ("abc", "is not a port"), ("70000", "is not a port")],
+)
+def test_a_port_that_cannot_be_used_is_told_in_a_sentence(monkeypatch, port, message):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1]) if port == "taken" else port
+        monkeypatch.setenv("GRADIO_SERVER_PORT", port)
+        with pytest.raises(server.ServerError, match=f"^segmodels: .*{message}"):
+            server.chosen_port("127.0.0.1", None)
+    monkeypatch.delenv("GRADIO_SERVER_PORT")
+    assert server.chosen_port("127.0.0.1", None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "hosts"),
+    [
+        ("127.0.0.1", {}, ("localhost", "127.0.0.1", "::1")),
+        ("0.0.0.0", {}, None),
+        ("127.0.0.1", {"SEGMODELS_ALLOWED_HOSTS": "*"}, None),
+        (
+            "127.0.0.1",
+            {"SEGMODELS_ALLOWED_HOSTS": "Seg.Example, b"},
+            ("localhost", "127.0.0.1", "::1", "seg.example", "b"),
+        ),
+        (
+            "localhost",
+            {"GRADIO_ROOT_PATH": "https://seg.example/demo"},
+            ("localhost", "127.0.0.1", "::1", "seg.example"),
+        ),
+    ],
+)
+def test_which_names_a_server_answers_to(monkeypatch, name, variables, hosts):
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert server.allowed_hosts(name) == hosts

@@ -1,4 +1,5 @@
-"""Many clients at once against one server: `python tests/soak.py [--clients 50] [--seconds 120]`.
+"""Many clients at once against one server of small networks:
+`python -m tests.load.soak [--clients 50] [--seconds 120]`.
 
 Each client sends pictures whose class maps it knows, now and then what is no picture, and checks
 what comes back. Prints how many were served, told that the queue is full, refused with a message,
