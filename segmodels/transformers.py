@@ -228,7 +228,7 @@ AutoModelForSemanticSegmentation.register(SegmodelsConfig, SegmodelsForSemanticS
 AutoImageProcessor.register(
     SegmodelsConfig, image_processor_classes={"pil": SegmodelsImageProcessor}
 )
-# The pipeline compares its model with the names in this table alone.
+# The pipeline accepts only models whose names are in this table.
 MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[TRANSFORMERS_TYPE] = (
     SegmodelsForSemanticSegmentation.__name__
 )

@@ -28,7 +28,7 @@ def list_models() -> list[str]:
     Returns:
         The names of the model folders in `weights_card/` and, where SEGMODELS_HUB_ORG names an
         organisation, of its models on the Hub that segmodels made; sorted. If the Hub does not
-        answer, the folders alone, with a warning in the log.
+        answer, only the folders, with a warning in the log.
 
     Examples:
         >>> import segmodels

@@ -196,7 +196,7 @@ class SegmentationModel(
         return ()
 
     def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
-        """Compute the logits with the skips down to one of the `prediction_strides` alone.
+        """Compute the logits with only the skips down to one of the `prediction_strides`.
 
         Args:
             pixels: As for `forward`.
@@ -265,7 +265,7 @@ class SegmentationModel(
     def preprocessor_config(self) -> dict[str, Any]:
         """The content of `preprocessor_config.json`, for tools that read transformers' format.
 
-        Derived from `config`, which alone is read back. It names no `image_processor_type`, since
+        Derived from `config`; only that is read back. It names no `image_processor_type`, since
         none of transformers' own resizes by the longer side alone.
         """
         return {
@@ -431,7 +431,7 @@ class SegmentationModel(
             token: Access token; None: the one of `hf auth login`; False: none.
             cache_dir: Of the Hub's files; None: the library's.
             force_download: Download files that are cached already.
-            local_files_only: Use cached files alone.
+            local_files_only: Use only cached files.
             map_location: Device of the parameters.
             strict: Require every weight, with its shape, and no others; False loads those that fit
                 and leaves the others as initialised.
@@ -527,7 +527,7 @@ def load_model(
         token: Access token; None: the one of `hf auth login`; False: none.
         cache_dir: Of the Hub's files; None: the library's.
         force_download: Download files that are cached already.
-        local_files_only: Use cached files alone.
+        local_files_only: Use only cached files.
         map_location: Device of the parameters.
         strict: As in `SegmentationModel.from_pretrained`.
 

@@ -171,7 +171,7 @@ class FCN(SegmentationModel):
         return self.at_stride(pixels, self.stride)
 
     def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
-        """Compute the logits with the skips down to a prediction stride alone: what each skip adds
+        """Compute the logits with only the skips down to a prediction stride: what each skip adds
         (Figure 4). A coarser stride than the network's own is upsampled bilinearly, as by the
         paper's last deconvolution.
 

@@ -242,7 +242,7 @@ def test_a_server_that_stumbles_and_comes_back_is_asked_again(hub, publish, pull
 
 
 @pytest.mark.parametrize("kind", [500, "close"])
-def test_a_server_that_stays_out_of_order_is_told_in_seconds(hub, publish, pull, kind):
+def test_a_server_that_keeps_failing_is_reported_in_seconds(hub, publish, pull, kind):
     publish(f"org/down-{kind}")
     hub.faults[:] = [Fault("HEAD", kind, times=100)]
     began = time.monotonic()
@@ -278,7 +278,7 @@ def test_a_server_that_dies_half_way_leaves_the_former_commit_in_use(hub, publis
     assert pull("org/halfway").result[0] == "second"
 
 
-def test_an_unreachable_hub_is_told_in_seconds_and_the_cached_copy_used(hub, publish, pull):
+def test_an_unreachable_hub_is_reported_in_seconds_and_the_cached_copy_used(hub, publish, pull):
     publish("org/offline")
     pull("org/offline")
     hub.stop()

@@ -111,7 +111,7 @@ def test_other_readers_find_config_weights_and_card(pushed, mirror, tmp_path):
     assert set(files) == {*ours, ".gitattributes"}
 
 
-def test_a_missing_repository_is_told_behind_the_mirror_too(mirror, tmp_path):
+def test_a_missing_repository_is_reported_behind_the_mirror_too(mirror, tmp_path):
     names = {"name": "org/not-there", "token": None, "revision": None}
     answer = mirror.run(PULL, cache=str(tmp_path / "cache"), **names)
     assert answer.error.endswith("Error")

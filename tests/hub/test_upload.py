@@ -59,7 +59,7 @@ def commits(hub, name):
     return len(hub.repositories[name].commits)
 
 
-def test_a_push_is_one_commit_of_config_weights_card_and_figures_alone(hub, push, folder):
+def test_a_push_is_one_commit_of_config_weights_card_and_metrics_alone(hub, push, folder):
     answer = push("org/all-of-it", "--message", "First weights")
     assert answer.result == 0
     repository = hub.repositories["org/all-of-it"]
@@ -73,7 +73,7 @@ def test_a_push_is_one_commit_of_config_weights_card_and_figures_alone(hub, push
     assert weights == (folder / "model.safetensors").read_bytes()
 
 
-def test_the_pushed_card_has_its_figures_and_loads_by_its_own_name(hub, push):
+def test_the_pushed_card_has_its_metrics_and_loads_by_its_own_name(hub, push):
     push("org/with-card")
     text = hub.file("org/with-card", "README.md").decode()
     assert 'UNet.from_pretrained("org/with-card")' in text
@@ -146,7 +146,7 @@ def test_a_pull_request_leaves_main_as_it_was(hub, push):
         ("org/" + "x" * 100, ALICE, "is not a valid repository name"),
     ],
 )
-def test_what_may_not_be_pushed_is_told_in_one_line(hub, push, repo_id, token, message):
+def test_what_may_not_be_pushed_is_reported_in_one_line(hub, push, repo_id, token, message):
     answer = push(repo_id, token=token)
     assert answer.result == 1
     assert message in answer.err
@@ -170,7 +170,7 @@ def test_a_folder_that_does_not_load_is_not_pushed(hub, push, folder):
     assert len(hub.requests) == requests
 
 
-def test_a_card_that_the_hub_refuses_is_told_before_anything_is_sent(hub, push, folder):
+def test_a_card_that_the_hub_refuses_is_reported_before_anything_is_sent(hub, push, folder):
     (folder / "README.md").write_text("---\nlicense: free-as-in-beer\n---\n# Mine\n")
     answer = push("org/bad-card")
     assert answer.result == 1
@@ -207,13 +207,13 @@ result = [first, again]
     assert (
         hub.file("org/itself", "model.safetensors") == (folder / "model.safetensors").read_bytes()
     )
-    # The card and the figures of the folder went along: the weights are those that were measured.
+    # The card and the metrics of the folder went along: the weights are those that were measured.
     text = hub.file("org/itself", "README.md").decode()
     assert ModelCard(text).data.eval_results
     assert "evaluation.json" in hub.repositories["org/itself"].commits[first.rpartition("/")[2]]
 
 
-def test_a_model_with_other_weights_takes_no_figures_along_and_no_card_away(hub, client, folder):
+def test_a_model_with_other_weights_takes_no_metrics_along_and_no_card_away(hub, client, folder):
     code = """
 import torch
 from segmodels import SegNet, UNet, load_model

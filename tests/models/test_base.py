@@ -122,7 +122,7 @@ def test_further_entries_of_the_config_are_written_and_ignored_on_loading(tmp_pa
     assert load_model(tmp_path).config == small().config
 
 
-def test_the_preparation_of_pictures_is_written_in_transformers_words(tmp_path):
+def test_preprocessing_is_written_in_the_format_of_transformers(tmp_path):
     small(image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 2], working_size=480).save_pretrained(
         tmp_path
     )
@@ -141,15 +141,15 @@ def test_the_preparation_of_pictures_is_written_in_transformers_words(tmp_path):
 def test_what_the_preprocessor_config_says_is_what_the_segmenter_does():
     model = small(image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 2], working_size=24)
     said = model.preprocessor_config
-    picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    original = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
     # 12 x 16 to a longer edge of 24: 18 x 24
-    image = Image.fromarray(picture).resize((24, 18), said["resample"])
+    image = Image.fromarray(original).resize((24, 18), said["resample"])
     pixels = np.array(image) * said["rescale_factor"]
     pixels = (pixels - said["image_mean"]) / said["image_std"]
     prepared = torch.tensor(pixels.transpose(2, 0, 1)[None], dtype=torch.float32)
     with torch.no_grad():
         expected = model.eval()(prepared).softmax(1)[0].numpy()
-    assert np.allclose(Segmenter(model, "cpu", "fp32").probabilities(picture), expected, atol=1e-4)
+    assert np.allclose(Segmenter(model, "cpu", "fp32").probabilities(original), expected, atol=1e-4)
 
 
 # Reading

@@ -114,7 +114,7 @@ def test_classes_have_ids_in_their_order(network):
 
 @pytest.mark.parametrize("variant", ANY_SIZE)
 @torch.no_grad()
-def test_logits_have_the_pictures_size_whatever_it_is(variant, networks):
+def test_logits_have_the_images_size_whatever_it_is(variant, networks):
     model = networks(variant)
     for size in [(1, 1), (2, 3), (1, 33), (5, 31), (32, 32), (33, 2), (47, 65)]:
         logits = model(torch.randn(1, 3, *size))
@@ -125,7 +125,7 @@ def test_logits_have_the_pictures_size_whatever_it_is(variant, networks):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("in_channels", [1, 5])
-def test_pictures_may_have_any_number_of_channels(variant, in_channels):
+def test_images_may_have_any_number_of_channels(variant, in_channels):
     with torch.device("meta"):
         model = build(variant, in_channels=in_channels).eval()
         pixels = torch.empty(2, in_channels, 201, 222)
@@ -162,14 +162,14 @@ def test_logits_are_raw(variant, networks):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_evaluation_is_deterministic_and_pictures_of_a_batch_are_independent(variant, networks):
+def test_evaluation_is_deterministic_and_images_of_a_batch_are_independent(variant, networks):
     model = in_float64(networks(variant))
     pixels = torch.randn(3, 3, *working_size(variant), dtype=torch.float64)
     kept = pixels.clone()
     together = model(pixels)
     assert torch.equal(pixels, kept)
     assert torch.equal(model(pixels), together)
-    alone = torch.cat([model(picture[None]) for picture in pixels])
+    alone = torch.cat([model(image[None]) for image in pixels])
     torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-9)
 
 
@@ -236,7 +236,7 @@ def test_float16_files_hold_the_rounded_weights(variant, networks, tmp_path):
         ({"class_names": {"sky": 0}}, "class_names must be a list of str"),
         ({"class_names": []}, "class_names must hold 1 to 255 names, got 0"),
         ({"class_names": [str(n) for n in range(256)]}, "1 to 255 names, got 256"),
-        ({"class_names": ["sky", "car", "sky"]}, r"got \['sky'\] twice"),
+        ({"class_names": ["sky", "car", "sky"]}, r"got \['sky'\] repeatedly"),
         ({"in_channels": 0}, "in_channels must be an int of at least 1, got 0"),
         ({"in_channels": "3"}, "got '3'"),
         ({"in_channels": True}, "got True"),

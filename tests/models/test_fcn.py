@@ -181,7 +181,7 @@ def test_a_new_network_scores_zero_and_interpolates():
 @pytest.mark.parametrize("reference_padding", [True, False])
 @pytest.mark.parametrize("stride", [32, 16, 8])
 @torch.inference_mode()
-def test_logits_have_the_pictures_size(stride, reference_padding):
+def test_logits_have_the_images_size(stride, reference_padding):
     model = narrow_fcn(divisor=512, stride=stride, reference_padding=reference_padding).float()
     for height in (1, 2, 3, 5, 16, 31, 32, 33, 63, 65, 100):
         for width in (1, 34, 97):

@@ -22,7 +22,7 @@ def random_segnet(variant, **arguments):
 
 
 def pool_with_places(x):
-    """Max pooling 2x2 of (N, C, H, W), half-filled windows included; and, of the picture's size,
+    """Max pooling 2x2 of (N, C, H, W), half-filled windows included; and, of the image's size,
     where each maximum stood: the first of equal ones."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (0, width % 2, 0, height % 2), value=float("-inf"))

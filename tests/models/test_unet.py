@@ -122,7 +122,7 @@ def test_the_valid_size_is_that_of_the_map(encoder):
 # plain: 4 + 4 = 8, 16 + 4 = 20, 40 + 4 = 44, 88 + 4 = 92, 184 + 4 = 188.
 # vgg16: 4 + 6 = 10, 20 + 6 = 26, 52 + 6 = 58, 116 + 4 = 120, 240 + 4 = 244.
 @pytest.mark.parametrize(("encoder", "smallest"), [("plain", 188), ("vgg16", 244)])
-def test_the_smallest_valid_picture_and_its_message(encoder, smallest):
+def test_the_smallest_valid_image_and_its_message(encoder, smallest):
     with torch.device("meta"):
         model = UNet(class_names=CLASSES, encoder=encoder, **PAPER)
         assert model(torch.empty(1, 3, smallest, smallest)).shape == (1, 2, 4, 4)

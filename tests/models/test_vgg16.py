@@ -114,9 +114,7 @@ def test_torchvisions_names_bring_torchvisions_normalisation(tensors, tmp_path):
 
 @pytest.mark.parametrize("in_channels", [1, 2, 5])
 @pytest.mark.parametrize("names", [caffe_names, torchvision_names])
-def test_equal_channels_give_the_features_of_the_grey_picture(
-    in_channels, names, tensors, tmp_path
-):
+def test_equal_channels_give_the_features_of_the_grey_image(in_channels, names, tensors, tmp_path):
     path = write(tmp_path / "vgg16.safetensors", names(), tensors)
     grey = torch.rand(1, 1, 12, 14)
     layers = []
@@ -181,14 +179,14 @@ def test_imagenet_stands_for_timms_repository_on_the_hub(hub, client, tensors, t
 def test_calibrated_batch_norms_let_vgg16s_features_through(name, tensors, oxford):
     model = build(name)
     load_vgg16(model, oxford)
-    first_pictures = torch.randn(4, 3, 32, 32) * 2 + 1
-    calibrate(model, first_pictures)
+    first_images = torch.randn(4, 3, 32, 32) * 2 + 1
+    calibrate(model, first_images)
     assert model.training
     norms = [layer for layer in encoder_layers(model) if isinstance(layer, nn.BatchNorm2d)]
     assert len(norms) == 13
 
     model.eval()
-    for pixels in (first_pictures, torch.rand(1, 3, 48, 32)):
+    for pixels in (first_images, torch.rand(1, 3, 48, 32)):
         found = outputs_of(model, norms, pixels)
         for output, expected in zip(found, plain_vgg16(tensors, pixels), strict=True):
             # one scalar a layer: the least-squares one
@@ -196,7 +194,7 @@ def test_calibrated_batch_norms_let_vgg16s_features_through(name, tensors, oxfor
             assert scalar > 0
             torch.testing.assert_close(output, scalar * expected, rtol=1e-3, atol=1e-3)
 
-    convolutions = outputs_of(model, encoder_convolutions(model), first_pictures)
+    convolutions = outputs_of(model, encoder_convolutions(model), first_images)
     for output, norm in zip(convolutions, norms, strict=True):
         assert output.square().mean().item() == pytest.approx(1, rel=1e-3)
         torch.testing.assert_close(norm.running_mean, output.mean((0, 2, 3)), rtol=0, atol=1e-3)
