@@ -7,6 +7,7 @@ not exist here.
 
 import asyncio
 import errno
+import inspect
 import json
 import logging
 import re
@@ -260,8 +261,11 @@ class HttpLimits:
             found = [functions[index]] if isinstance(index, int) and index in functions else []
         if not found:
             raise RefusedError(404, "There is no such endpoint.")
-        if "/call/v2/" in request:
-            return
+        if "/call/v2/" in request:  # its values are given by name
+            names = list(inspect.signature(found[0].fn).parameters)
+            if set(body) != set(names):
+                raise RefusedError(422, f"Expected the fields {', '.join(names)}.")
+            body = {"data": [body[name] for name in names]}
         data = body.get("data")
         inputs = found[0].inputs
         given = [block for block in inputs if not getattr(block, "skip_api", False)]

@@ -54,7 +54,7 @@ def in_loop(function):
 def small_page():
     with gr.Blocks() as page:
         image, text, button = gr.Image(label="picture"), gr.Textbox(label="name"), gr.Button()
-        button.click(lambda *_: None, [image, text], None, api_name="show")
+        button.click(lambda picture, name: None, [image, text], None, api_name="show")
         button.click(lambda: None, None, None, api_name="hidden", api_visibility="private")
     page.run_history = True
     page.mcp_server = False
@@ -312,6 +312,15 @@ def test_what_is_no_uploaded_file_is_refused_with_what_is_accepted(client, value
 def test_inputs_that_gradio_would_stumble_over_are_refused(client, data, status):
     assert client.call(data)[0] == status
     assert client.got is None
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"data": [None, "a"]}, {"picture": None}, {"picture": "x", "name": "a"}]
+)
+def test_values_by_name_are_checked_too(client, body):
+    request = "POST /gradio_api/call/v2/show"
+    assert client(request, json.dumps(body).encode())[0] == 422
+    assert client(request, b'{"picture": null, "name": "a"}')[0] == 200
 
 
 def test_endpoints_that_are_not_there_or_not_public_are_not_found(client):

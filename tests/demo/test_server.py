@@ -443,7 +443,11 @@ def test_a_call_that_is_too_long_or_no_json_is_refused(visitor, content, status)
 
 def test_refusals_leavers_and_malformed_requests_leave_no_trace_in_the_log(demo, visitor, address):
     log = demo[2] / "log.txt"
-    before = log.read_text()
+
+    def lines():
+        return [line for line in log.read_text().splitlines() if not line.startswith("* ")]
+
+    before = lines()
     secret = "a-visitors-own-words"
     for content in (b"no picture", png(picture(0))[:200], b""):
         with pytest.raises(RefusedError):
@@ -472,7 +476,7 @@ def test_refusals_leavers_and_malformed_requests_leave_no_trace_in_the_log(demo,
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(raw)
     assert visitor.segment(png(picture(4)), NETWORK).shape == picture(4).shape[:2]
-    assert log.read_text() == before
+    assert lines() == before
 
 
 # ---- its end, and its upkeep ----

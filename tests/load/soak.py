@@ -3,21 +3,24 @@
 
 Each client sends pictures whose class maps it knows, now and then what is no picture, and checks
 what comes back. Prints how many were served, told that the queue is full, refused with a message,
-lost or answered wrongly, and the server's memory after a warm-up, every 30 seconds, and when all
-have left.
+lost or answered wrongly, and the server's memory after a warm-up, every 30 seconds, when all have
+left, and before and after a picture of 49 megapixels.
 """
 
 import argparse
+import io
 import subprocess
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from segmodels import Segmenter, load_model
 from tests.support.server import (
@@ -32,6 +35,7 @@ from tests.support.server import (
 
 PICTURES = 40
 WARM_UP = 30.0  # seconds in which threads, caches and gradio's sessions come to be
+LARGE = 7000  # pixels, the side of the large picture
 REST = 20.0  # seconds after which the memory is looked at once more
 
 
@@ -134,6 +138,22 @@ def memory_of(process: subprocess.Popen[bytes]) -> int:
     return 1024 * int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def large_picture(address: str, process: subprocess.Popen[bytes]) -> list[int]:
+    """Memory before a picture of 49 megapixels, right after its comparison, and at rest."""
+    file = io.BytesIO()
+    Image.new("RGB", (LARGE, LARGE), (90, 120, 200)).save(file, "PNG", compress_level=1)
+    memory = [memory_of(process)]
+    with Visitor(address) as visitor:
+        visitor.compare(file.getvalue())
+    memory.append(memory_of(process))
+    time.sleep(REST)
+    return [*memory, memory_of(process)]
+
+
+def megabytes(sizes: Sequence[int]) -> str:
+    return " -> ".join(f"{size / 1e6:.0f} MB" for size in sizes)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=50)
@@ -155,7 +175,8 @@ def main() -> int:
                 report = report + part
             time.sleep(REST)
             memory.append(memory_of(process))
-    print(f"{report}; memory {' -> '.join(f'{size / 1e6:.0f} MB' for size in memory)}")
+            large = large_picture(address, process)
+    print(f"{report}; memory {megabytes(memory)}; {LARGE} x {LARGE} pixels: {megabytes(large)}")
     print("\n".join(report.problems[:20]) or "no problems")
     return 1 if report.problems else 0
 
