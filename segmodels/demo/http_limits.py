@@ -262,7 +262,7 @@ class HttpLimits:
         if not found:
             raise RefusedError(404, "There is no such endpoint.")
         if "/call/v2/" in request:  # its values are given by name
-            names = list(inspect.signature(found[0].fn).parameters)
+            names = list(inspect.signature(found[0].fn or list).parameters)
             if set(body) != set(names):
                 raise RefusedError(422, f"Expected the fields {', '.join(names)}.")
             body = {"data": [body[name] for name in names]}
