@@ -527,6 +527,19 @@ def test_files_are_deleted_after_use_and_sigterm_finishes_what_was_accepted(mode
     assert not list(tmp_path.glob("segmodels-*"))
 
 
+def test_memory_is_given_back_once_after_work(monkeypatch):
+    working, trims, clock = [True], [], [100.0]
+    monkeypatch.setattr(server, "is_at_work", lambda page: working[0])
+    monkeypatch.setattr(server, "trim_memory", lambda: trims.append(clock[0]))
+    monkeypatch.setattr(server.time, "monotonic", lambda: clock[0])
+    upkeep = server.Upkeep(None, None)
+    upkeep._next = 1e9  # nothing else is due
+    for seconds, works in ((0, True), (3, False), (6, False), (20, False), (60, False)):
+        clock[0], working[0] = 100.0 + seconds, works
+        upkeep.tick()
+    assert trims == [106.0]
+
+
 @pytest.mark.parametrize(
     ("port", "message"),
     [("taken", "cannot be used"), ("abc", "is not a port"), ("70000", "is not a port")],
