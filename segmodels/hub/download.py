@@ -254,7 +254,7 @@ def from_repository(
     try:
         return _from_hub(source, download, load)
     except HubUnavailableError as error:
-        if not missing:
+        if not missing or download.get("revision"):  # only a repository has revisions
             raise
         message = f"{missing}, and no Hub repository of this name could be loaded: {error}"
         raise HubUnavailableError(message) from error

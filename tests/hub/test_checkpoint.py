@@ -180,6 +180,14 @@ def test_a_misspelt_folder_is_called_that_with_the_closest_name(folder, monkeypa
     assert str(caught.value).startswith(f"there is no folder {source} (did you mean {close}?)")
 
 
+def test_a_source_with_a_revision_is_not_taken_for_a_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent.parent)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(f"{folder.parent.name}/unet-cels", revision="v1")
+    assert "folder" not in str(caught.value)
+
+
 def test_a_config_with_a_byte_order_mark_is_read(folder):
     path = folder / "config.json"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
