@@ -1,4 +1,4 @@
-"""Networks that visitors bring: from the Hub alone, checked, of limited size, and few at a time."""
+"""Models of the visitors': from the Hub alone, checked, of limited size, and few at a time."""
 
 import re
 import tempfile
@@ -18,14 +18,18 @@ from segmodels.models.base import load_model
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 MAX_BYTES = 600_000_000  # of model.safetensors: an FCN-8s of 4096 channels in float32 fits
 MAX_CONFIG_BYTES = 1_000_000
-SCENE = "guest"
+SCENE = "user"
 
 
 class UserModels:
-    """The networks that visitors brought, the last `capacity` of them in memory.
+    """The models that visitors asked for, the last few of them in memory.
 
     Nothing is read from this machine's folders or with its Hub token, and what is downloaded is
     deleted as soon as it is loaded. Calls may come from several threads.
+
+    Args:
+        device: Where the models run, as in `Segmenter`.
+        capacity: How many are kept.
     """
 
     def __init__(self, device: str = "auto", *, capacity: int = 2) -> None:
@@ -35,12 +39,18 @@ class UserModels:
         self._lock = threading.Lock()
 
     def get(self, hub_id: str) -> ServedModel:
-        """The network of the Hub repository "org/name". CheckpointError says what is wrong with the
-        id, the repository, its size or its files."""
+        """Load a model, or take it from memory.
+
+        Args:
+            hub_id: Of its Hub repository, "org/name".
+
+        Raises:
+            CheckpointError: If the id, the repository, its size or its files are not accepted.
+        """
         hub_id = hub_id.strip()
         if not HUB_ID.fullmatch(hub_id):
             raise CheckpointError(
-                f"{hub_id!r} is not a Hub id: expected organisation/name, as in the address of the "
+                f"{hub_id!r} is not a Hub ID: expected organisation/name, as in the address of the "
                 "model's page"
             )
         with self._lock:
@@ -53,7 +63,7 @@ class UserModels:
 
     def _load(self, hub_id: str) -> ServedModel:
         if Path(hub_id).exists():  # which load_model would prefer to the Hub
-            raise CheckpointError(f"{hub_id} is a folder of this server; only Hub ids are accepted")
+            raise CheckpointError(f"{hub_id} is a folder of this server; only Hub IDs are accepted")
         revision = checked_revision(hub_id)
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -69,7 +79,11 @@ class UserModels:
 
 
 def checked_revision(hub_id: str) -> str:
-    """The commit of the repository's two files, whose sizes are allowed; else CheckpointError."""
+    """The commit of a repository whose two files have an accepted size.
+
+    Raises:
+        CheckpointError: If it is not public, cannot be reached, or has other files or larger ones.
+    """
     try:
         info = HfApi(token=False).model_info(hub_id, files_metadata=True, timeout=10)
     except RepositoryNotFoundError as error:
@@ -90,6 +104,7 @@ def checked_revision(hub_id: str) -> str:
         if sizes[name] > limit:
             raise CheckpointError(
                 f"{name} of {hub_id} has {sizes[name] / 1e6:.0f} MB; this page takes at most "
-                f"{limit / 1e6:.0f} MB: `SEGMODELS_MODELS={hub_id} python app.py` serves it at home"
+                f"{limit / 1e6:.0f} MB: run it locally with `SEGMODELS_MODELS={hub_id} segmodels "
+                "demo`"
             )
     return str(info.sha)

@@ -1,4 +1,4 @@
-"""Networks that visitors bring, from a Hub that is played."""
+"""Models of the visitors', from a Hub in this process."""
 
 import shutil
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_only_the_last_few_stay_in_memory(hub):
     ["", "unet", "/etc/passwd", "../../secret", "a/b/c", "org/..", "http://x/y", "~/x", "org/a b"],
 )
 def test_what_is_no_hub_id_is_refused_without_asking(hub, hub_id):
-    with pytest.raises(CheckpointError, match="is not a Hub id: expected organisation/name"):
+    with pytest.raises(CheckpointError, match="is not a Hub ID: expected organisation/name"):
         user_models.UserModels("cpu").get(hub_id)
     assert not hub.downloads
 
@@ -120,5 +120,5 @@ def test_a_network_for_other_than_pictures_is_refused(hub, tmp_path):
 
     UNet(class_names=["a"], in_channels=4, base_channels=2).save_pretrained(tmp_path / "org/four")
     hub.folders["org/four"] = tmp_path / "org/four"
-    with pytest.raises(CheckpointError, match=r"org/four: pictures have 1 or 3 channels"):
+    with pytest.raises(CheckpointError, match=r"org/four: images have 1 or 3 channels"):
         user_models.UserModels("cpu").get("org/four")

@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from segmodels.demo.strings import TABS
-from tests.support.pages import WAIT, choose, open_tab, opened
+from tests.support.pages import WAIT, finished, open_tab, opened
 from tests.support.server import running, upload_folder, write_networks
 
 # Files are deleted after some seconds, not minutes.
@@ -34,7 +34,8 @@ def test_every_file_of_a_visit_to_all_tabs_is_deleted(browser, demo, tmp_path):
     Image.fromarray(noise).save(tmp_path / "mine.png")
     seen = set()
     with opened(browser, address) as page:
-        choose(page, tmp_path / "mine.png")
+        page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "mine.png")
+        finished(page, 60, 40)
         for tab in TABS.values():
             open_tab(page, tab)
             page.wait_for_timeout(500)

@@ -11,8 +11,10 @@ have been; exit status 1 if there is any. Nothing but the loopback interface is 
 import argparse
 import json
 import random
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -258,6 +260,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end, and disks are unmounted
     with tempfile.TemporaryDirectory() as name:
         problems = attack(options.seconds, options.seed, Path(name))
     print("\n".join(problems[:20]) or "no problems")
