@@ -1,6 +1,5 @@
 """What happens when the page is used: each callback yields updates, values by component."""
 
-import functools
 import logging
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from segmodels.inference.decoded_image import file_digest
 
 log = logging.getLogger(__name__)
 
+WARM_RUNS = 3
 Replacements = dict[str, str]  # Hub id by the name of the network that it replaces
 
 
@@ -95,7 +95,8 @@ class Callbacks:
         self, service: ComparisonService, on_gpu: Callable[[Any], Any] = lambda function: function
     ) -> None:
         self.service = service
-        self._welcome_lock = threading.Lock()
+        self._examples: dict[tuple[str, Example], Shown] = {}
+        self._examples_lock = threading.Lock()
         self.compare: Callable[..., Iterator[Shown]] = on_gpu(service.compare)
         self.confidence: Callable[[Session], Iterator[View]] = on_gpu(service.confidence)
         self.skips: Callable[[Session], Iterator[View]] = on_gpu(service.skips)
@@ -107,23 +108,30 @@ class Callbacks:
 
     def welcome(self, scene: str, key: str = "") -> PageUpdate:
         """An example, compared once for all visitors. key: the example's, or else the first."""
-        examples = self.service.examples(scene)
-        chosen = [example for example in examples if example.key == key] or examples
-        if not chosen:
+        example = self._example(scene, key)
+        if example is None:
             return {}
-        with self._welcome_lock:
-            shown = self._compared_example(scene, chosen[0])
-        path = str(self.service.example_path(chosen[0]))
-        return {**_shown(shown), "picture": path}
+        with self._examples_lock:
+            shown = self._examples.get((scene, example)) or self._compare_example(scene, example)
+        return {**_shown(shown), "picture": str(self.service.example_path(example))}
 
-    @functools.cache  # noqa: B019 - as long-lived as the page
-    def _compared_example(self, scene: str, example: Example) -> Shown:
-        """The example's comparison, with the median time of warm runs."""
-        path = str(self.service.example_path(example))
+    def warm_up(self, scene: str) -> None:
+        """Compare the scene's first example until its times are those of warm runs."""
+        if self.welcome(scene):
+            example = self._example(scene, "")
+            assert example is not None
+            for _ in range(WARM_RUNS):
+                self._compare_example(scene, example)
+
+    def _example(self, scene: str, key: str) -> Example | None:
+        examples = self.service.examples(scene)
+        return next((e for e in examples if e.key == key), examples[0] if examples else None)
+
+    def _compare_example(self, scene: str, example: Example) -> Shown:
+        path = self.service.example_path(example)
         sources = self.service.sources_of(scene, {})
-        digest = file_digest(Path(path))
-        for _ in range(3):
-            *_, shown = self.compare(path, digest, sources, scene)
+        *_, shown = self.compare(str(path), file_digest(path), sources, scene)
+        self._examples[scene, example] = shown
         return shown
 
     def run(

@@ -15,11 +15,13 @@ from typing import Any, TypedDict
 
 import gradio as gr
 from PIL import Image, ImageOps
+from starlette.middleware import Middleware
 
 from segmodels.demo import server, strings
 from segmodels.demo.api import add_api
 from segmodels.demo.callbacks import CLEARED, NOTES, Callbacks, PageUpdate, Updates
 from segmodels.demo.components import ASSETS, CSS, example_strip, figures, image_input, viewer
+from segmodels.demo.link_preview import LinkPreview, address_of
 from segmodels.demo.scenes import scene_of
 from segmodels.demo.service import MAX_PIXELS, ComparisonService
 from segmodels.demo.user_models import MAX_BYTES
@@ -32,6 +34,7 @@ WEIGHTS = CLONE / "weights_card"
 MAX_UPLOAD = 30_000_000  # bytes
 QUEUE_SIZE = 20
 SAMPLES = 8
+FIRST_TAB = "areas"
 THUMBNAIL = (144, 96)  # pixels
 
 # A ZeroGPU Space lends its GPU to the functions that this decorator wraps.
@@ -59,7 +62,7 @@ class Page:
         self.session = gr.State(time_to_live=server.KEPT_SECONDS)  # a Session, once there is one
         self.compared = gr.Textbox(visible=False)
         self.replacements = gr.State({})
-        self.open_tab = gr.State("areas")
+        self.open_tab = gr.State(FIRST_TAB)
         self.filled = gr.State([])
         self.lay_out_input()
         self.masks = viewer(elem_id="masks")
@@ -331,7 +334,12 @@ class Page:
         self, everything: list[Any], networks: dict[str, Any], light: dict[str, Any]
     ) -> None:
         for name, tab in self.tabs.items():
-            tab.select(None, None, None, js=f"() => window.segmodels?.address({{tab: '{name}'}})")
+            tab.select(
+                None,
+                None,
+                None,
+                js=f"() => window.segmodels?.address({{tab: '{name}'}})",
+            )
             opened = tab.select(lambda name=name: name, None, self.open_tab, **light)
             if name in NOTES:
                 opened.then(
@@ -366,14 +374,15 @@ class Page:
         scene = wanted.get("scene", "")
         scene = scene if scene in self.scenes else self.scenes[0]
         tab = wanted.get("tab", "")
-        tab = tab if tab in self.tabs else "areas"
+        tab = tab if tab in self.tabs else FIRST_TAB
         values = self.by_component(self.callbacks.welcome(scene, wanted.get("example", "")))
-        values[self.programs] = self.service.programs(address_of(request))
+        if request.request is not None:
+            values[self.programs] = self.service.programs(address_of(request.request.scope))
         values[self.open_tab] = tab
         if scene != self.scenes[0]:
             values |= {self.scene: scene, self.strip: self.thumbnails(scene)}
             values[self.scene_note] = scene_of(scene).description
-        if tab != "areas":
+        if tab != FIRST_TAB:
             values[self.tab_bar] = gr.Tabs(selected=tab)
         return values
 
@@ -405,17 +414,6 @@ SAVE_FILE = """(file) => {
 }"""
 
 
-def address_of(request: gr.Request) -> str:
-    """The page's address as the visitor's browser has it, without what follows the path."""
-    headers = request.headers
-    asked = request.request
-    if asked is None:
-        return "http://127.0.0.1:7860"
-    scheme = headers.get("x-forwarded-proto", asked.url.scheme).split(",")[0].strip()
-    host = headers.get("x-forwarded-host", headers.get("host", "")).split(",")[0].strip()
-    return f"{scheme}://{host}{asked.scope.get('root_path', '')}".rstrip("/")
-
-
 def thumbnail_url(path: Path) -> str:
     """A small JPEG of an image file, as a data URL."""
     with Image.open(path) as image:
@@ -438,8 +436,8 @@ def build_page(networks: list[ServedModel]) -> gr.Blocks:
         add_api(service, on_gpu(service.run))
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     if not find_spec("spaces"):  # where a GPU is lent for a visitor's call alone
-        welcome = content.callbacks.welcome
-        threading.Thread(target=welcome, args=[content.scenes[0]], daemon=True).start()
+        warm_up = content.callbacks.warm_up
+        threading.Thread(target=warm_up, args=[content.scenes[0]], daemon=True).start()
     return page
 
 
@@ -456,9 +454,12 @@ def create_page() -> gr.Blocks:
 
 def serve(page: gr.Blocks, host: str | None = None, port: int | None = None) -> None:
     """Serve the page until it is stopped."""
+    image = ASSETS / "preview.jpg"
+    preview = Middleware(LinkPreview, strings.TITLE, strings.DESCRIPTION, image)
     server.serve(
         page,
         max_upload=MAX_UPLOAD,
+        middleware=[preview],
         server_name=host,
         server_port=port,
         css_paths=CSS,

@@ -56,6 +56,7 @@ VIEWER = {
     "slider": "how much is the left side, percent",
     "legendHelp": "Click to switch a class off or on, double-click to see it alone.",
     "figures": "Architecture",
+    "more": "More",
     "unlabelled": "unlabelled",
 }
 STRIP = {

@@ -45,7 +45,7 @@ def test_user_models_take_the_place_of_a_scenes_networks(service):
 
 def test_what_is_no_picture_is_refused_before_any_network_runs(service, tmp_path):
     (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(PictureError, match="is not a picture"):
+    with pytest.raises(PictureError, match="is not an image"):
         next(service.compare(str(tmp_path / "a.png"), "0", service.sources_of("road", {}), "road"))
 
 

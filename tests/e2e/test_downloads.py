@@ -95,7 +95,7 @@ def test_compare_tells_of_a_network_that_failed(tiny_address, tmp_path):
 @pytest.mark.parametrize(
     ("content", "model", "message"),
     [
-        (b"no picture", "unet-camvid", "is not a picture"),
+        (b"no picture", "unet-camvid", "is not an image"),
         (STREET.read_bytes()[:5000], "unet-camvid", "damaged, cut off"),
         (STREET.read_bytes(), "no-such-model", "There is no model 'no-such-model'"),
     ],

@@ -62,7 +62,7 @@ function choose(example) {
 
 // An image of the visitor's, as if it had been chosen with the button.
 function give(file) {
-  const input = document.querySelector("#change input[type=file], input[type=file]#change");
+  const input = document.querySelector("#input-buttons input[type=file]");
   if (!input) return;
   const transfer = new DataTransfer();
   transfer.items.add(file);
@@ -87,7 +87,7 @@ const isText = (target) => target instanceof Element && target.closest("input:no
 
 document.addEventListener("change", (event) => {
   const [file] = event.target.files ?? [];
-  if (event.target.closest("#change, #picture") && isImage(file)) remember(file);
+  if (event.target.closest("#input-buttons, #picture") && isImage(file)) remember(file);
 }, true);
 document.addEventListener("paste", (event) => {
   const file = [...(event.clipboardData?.files ?? [])].find(isImage);

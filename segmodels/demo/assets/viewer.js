@@ -3,6 +3,9 @@
 // here. Gradio calls this with `element`, `props`, `trigger` and `watch` (gr.HTML, js_on_load).
 
 const MAX_ZOOM = 32;
+const FULL = '<svg viewBox="0 0 16 16" width="14" height="14" aria-hidden="true"><path fill="none" '
+  + 'stroke="currentColor" stroke-width="2" d="M1 5V1h4M11 1h4v4M15 11v4h-4M5 15H1v-4"/></svg>';
+const DEFAULTS = { view: "overlay", tab: "areas" }; // what the address leaves out
 const STEP = 0.02; // of the image, that an arrow key moves the pointer
 const group = `viewer-${Math.random().toString(36).slice(2)}`;
 const isMain = Boolean(element.closest("#masks"));
@@ -10,6 +13,7 @@ const shared = sharedState();
 const state = {
   view: "overlay", opacity: null, split: 50, against: "", only: "", choice: 0, isolated: null,
   hidden: new Set(), zoom: { scale: 1, left: 0, top: 0 }, figures: false, next: 0,
+  isMoreOpen: false,
 };
 const root = element.querySelector(".viewer");
 const bar = make("div", { className: "bar" });
@@ -37,7 +41,7 @@ function sharedState() {
     address(changes) {
       const url = new URL(window.location.href);
       for (const [key, text] of Object.entries(changes)) {
-        if (text) url.searchParams.set(key, text);
+        if (text && text !== DEFAULTS[key]) url.searchParams.set(key, text);
         else url.searchParams.delete(key);
       }
       window.history.replaceState(window.history.state, "", url);
@@ -405,7 +409,7 @@ function show() {
 
 function setView(view) {
   state.view = view;
-  if (isMain) shared.address({ view: view === "overlay" ? "" : view });
+  if (isMain) shared.address({ view });
   show();
   panels.forEach((panel) => panel.draw());
   buildBar();
@@ -438,7 +442,7 @@ function toggle(text, isOn, change) {
 }
 
 function button(text, title, press) {
-  const node = make("button", { type: "button", className: "icon", textContent: text, title });
+  const node = make("button", { type: "button", className: "icon", innerHTML: text, title });
   node.setAttribute("aria-label", title);
   node.addEventListener("click", press);
   return node;
@@ -463,6 +467,7 @@ function buildBar() {
 function controls() {
   const { labels } = value;
   const parts = [];
+  const more = []; // what a phone folds away
   if (value.choices.length) {
     state.choice = Math.min(state.choice, value.choices.length - 1);
     const options = value.choices.map((name, number) => [number, name]);
@@ -477,7 +482,7 @@ function controls() {
     state.opacity = Number(opacity.value);
     show();
   });
-  parts.push(field(labels.opacity, opacity));
+  more.push(field(labels.opacity, opacity));
   const titles = value.panels.map((panel) => [panel.title, panel.title]);
   if (titles.length > 1) {
     parts.push(radios("only", labels.panels, [["", labels.all], ...titles], state.only, (title) => {
@@ -498,28 +503,34 @@ function controls() {
     parts.push(next);
   }
   if (!value.scale) {
-    parts.push(toggle(labels.outlines, shared.outlines, (on) => {
+    more.push(toggle(labels.outlines, shared.outlines, (on) => {
       shared.outlines = on;
       redrawAll();
     }));
   }
   if (!value.scale && value.panels.some((panel) => String(panel.colors) !== String(panel.safe_colors))) {
-    parts.push(toggle(labels.safe, shared.safe, (on) => {
+    more.push(toggle(labels.safe, shared.safe, (on) => {
       shared.safe = on;
       redrawAll();
     }));
   }
   if (value.panels.some((panel) => panel.architecture)) {
-    parts.push(toggle(labels.figures, state.figures, (on) => {
+    more.push(toggle(labels.figures, state.figures, (on) => {
       state.figures = on;
       show();
     }));
   }
+  if (window.matchMedia("(max-width: 640px)").matches) {
+    const summary = make("summary", { textContent: labels.more });
+    const details = make("details", { className: "more", open: state.isMoreOpen }, summary, ...more);
+    details.addEventListener("toggle", () => (state.isMoreOpen = details.open));
+    parts.push(details);
+  } else parts.push(...more);
   parts.push(make("span", { className: "icons" },
     button("−", labels.zoomOut, () => zoomAt(0.5, 0.5, 0.5)),
     button("+", labels.zoomIn, () => zoomAt(2, 0.5, 0.5)),
-    button("⟲", labels.reset, () => zoomTo(1, 0.5, 0.5)),
-    button("⛶", labels.full, toggleFull),
+    button("1:1", labels.reset, () => zoomTo(1, 0.5, 0.5)),
+    button(FULL, labels.full, toggleFull),
   ));
   return parts;
 }

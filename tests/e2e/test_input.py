@@ -1,0 +1,145 @@
+"""How images come to the page, and what becomes of them."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.support.pages import ROOT, choose, finished, open_tab, opened, screenshot
+
+
+def noise(width, height, seed=0):
+    """An image of smoothed noise."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def as_data(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+# Gives the page a file by an event, as the browser does.
+DISPATCH = """([kind, data, name]) => {
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, { type: "image/png" }));
+    const options = { bubbles: true, cancelable: true };
+    const event = kind === "paste"
+        ? new ClipboardEvent("paste", { ...options, clipboardData: transfer })
+        : new DragEvent("drop", { ...options, dataTransfer: transfer });
+    document.querySelector("#introduction").dispatchEvent(event);
+}"""
+
+
+def test_images_are_replaced_pasted_dropped_anywhere_and_given_again(page, tmp_path):
+    noise(70, 50).save(tmp_path / "first.png")
+    choose(page, tmp_path / "first.png")  # while another is shown
+    page.evaluate(DISPATCH, ["paste", as_data(noise(50, 70)), "pasted.png"])
+    finished(page, 50, 70)
+    page.evaluate(DISPATCH, ["drop", as_data(noise(64, 32)), "dropped.png"])
+    finished(page, 64, 32)
+    recent = page.locator("#examples .recent button")
+    expect(recent).to_have_count(3)  # the last ones, the latest first
+    expect(recent.first).to_have_attribute("aria-label", "Compare again: dropped.png")
+    page.get_by_role("button", name="Compare again: first.png").click()
+    finished(page, 70, 50)
+    expect(recent.first).to_have_attribute("aria-label", "Compare again: first.png")
+    screenshot(page, "recent")
+
+
+def test_an_image_of_the_webcam_is_compared(page):
+    page.locator("#picture").get_by_label("Remove Image").click()
+    expect(page.locator("#masks .viewer")).to_be_hidden()
+    page.locator("#picture").get_by_label("Capture from camera").click()
+    page.locator("#picture").get_by_text("Click to Access Webcam").click()
+    page.locator("#picture").get_by_label("capture photo").click()
+    expect(page.locator("#masks figure[data-state=ready]")).to_have_count(3)
+
+
+def test_what_is_no_image_is_explained_and_nothing_asks_for_one(page, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "notes.png")
+    alert = page.get_by_role("alert").filter(has_text="notes.png is not a")
+    expect(alert).to_be_visible()
+    expect(alert).not_to_contain_text("/tmp")
+    page.locator("#picture").get_by_label("Remove Image").click()
+    expect(page.locator("#masks .viewer")).to_be_hidden()
+    page.locator("#compare").click()
+    expect(page.get_by_role("alert").filter(has_text="Choose an image first")).to_be_visible()
+
+
+def test_the_state_of_an_example_is_in_the_address(browser, tiny_address, tmp_path):
+    with opened(browser, tiny_address) as page:
+        page.locator("#examples button[data-key=crossing]").click()
+        finished(page, 900, 600)
+        page.locator("#masks").get_by_role("radio", name="Slider").check()
+        open_tab(page, "Agreement")
+        expect(page).to_have_url(re.compile("example=crossing"))
+        expect(page).to_have_url(re.compile("view=split"))
+        expect(page).to_have_url(re.compile("tab=agreement"))
+        address = page.url
+        noise(70, 50).save(tmp_path / "mine.png")
+        choose(page, tmp_path / "mine.png")  # which is no part of any address
+        assert "example" not in page.url
+        assert "mine" not in page.url
+        page.goto(address)
+        expect(page.locator("#examples button[aria-current]")).to_have_attribute(
+            "data-key", "crossing"
+        )
+        expect(page.locator("#masks .panels")).to_have_attribute("data-view", "split")
+        expect(page.locator("#agreement .viewer")).to_be_visible()
+        page.goto(f"{tiny_address}/?scene=animals&example=cat")
+        expect(page.locator("#masks .panels strong")).to_have_text(["U-Net"])
+        finished(page, 451, 300)
+
+
+def test_a_link_shows_the_pages_own_title_and_image(page, tiny_address):
+    html = page.request.get(f"{tiny_address}/").text()
+    assert '<meta property="og:title" content="FCN, U-Net and SegNet, side by side" />' in html
+    assert 'content="Gradio"' not in html
+    assert f'property="og:image" content="{tiny_address}/preview.jpg"' in html
+    image = page.request.get(f"{tiny_address}/preview.jpg")
+    assert Image.open(io.BytesIO(image.body())).size == (1200, 630)
+    icon = page.request.get(f"{tiny_address}/favicon.ico")
+    ours = ROOT / "segmodels/demo/assets/favicon.png"
+    assert icon.body() == ours.read_bytes()
+
+
+def test_headings_have_one_typeface(page):
+    for selector in ("#introduction h1", "#masks strong"):
+        family = page.locator(selector).first.evaluate("e => getComputedStyle(e).fontFamily")
+        assert "Source Sans" not in family
+    fonts = page.evaluate(
+        "[...document.fonts].filter(f => f.status === 'loaded').map(f => f.family)"
+    )
+    assert not [font for font in fonts if "Source Sans" in font]
+
+
+def test_the_page_says_what_becomes_of_the_image(page):
+    expect(page.locator("#privacy")).to_contain_text("deleted after 10 minutes")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_the_masks_come_into_view_and_are_swiped(
+    browser, tiny_address, tmp_path, scheme
+):
+    noise(70, 50).save(tmp_path / "first.png")
+    with opened(browser, tiny_address, width=375, height=800, scheme=scheme) as page:
+        page.evaluate("window.scrollTo(0, 0)")
+        choose(page, tmp_path / "first.png")
+        stage = page.locator("#masks .stage").first
+        expect(stage).to_be_in_viewport(ratio=0.9)
+        widths = [box.bounding_box()["width"] for box in page.locator("#masks .stage").all()]
+        assert min(widths) > 300
+        panels = page.locator("#masks .panels")
+        assert panels.evaluate("e => e.scrollWidth > 2.5 * e.clientWidth")
+        panels.evaluate("e => e.scrollTo({ left: e.scrollWidth })")
+        expect(page.locator("#masks .stage").nth(2)).to_be_in_viewport(ratio=0.9)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        screenshot(page, f"phone-{scheme}-swiped")
