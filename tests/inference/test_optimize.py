@@ -51,8 +51,6 @@ ANSWER = """
 import hashlib
 from segmodels import Segmenter, SegNet, UNet
 from tests.support.networks import network, picture
-
-ROOT = Path(__file__).parents[2]
 for kind in (UNet, SegNet):
     segmenter = Segmenter(network(kind), "cpu")
     class_map = segmenter(picture(96, 128)).class_map
@@ -60,7 +58,6 @@ for kind in (UNet, SegNet):
 """
 
 
-@pytest.mark.slow
 def test_every_process_gives_the_same_answer_beside_busy_ones():
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
     try:
