@@ -9,7 +9,7 @@ of the target, s_i and t_j its sums over j and i:
     V-Info = I(S; T) / (H(S) / 2 + H(T) / 2)
 
 Both are 1 for a perfect segmentation, and F-scores of a split and a merge score. The Rand error of
-2012, as in the U-Net paper, is 1 - V-Rand. The warping error (Jain et al., CVPR 2010) counts splits,
+2012, as in the U-Net paper, is 1 - V-Rand. The warping error (Jain et al., 2010) counts splits,
 mergers and holes, but not the membranes' width or small shifts. The challenge took the best of all
 thresholds and hidden sections; this module takes the class map as it is.
 """
