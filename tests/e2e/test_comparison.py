@@ -25,10 +25,10 @@ def tiny(served):
 
 @pytest.fixture
 def photo(tmp_path):
-    """An image file, 90 x 60 pixels."""
+    """An image file, 80 x 60 pixels: of no example's proportions, so that `choose` waits."""
     coarse = np.random.default_rng(2).integers(0, 256, (6, 9, 3), np.uint8)
     path = tmp_path / "photo.png"
-    Image.fromarray(coarse).resize((90, 60), Image.Resampling.BICUBIC).save(path)
+    Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC).save(path)
     return path
 
 
@@ -123,7 +123,7 @@ def test_a_photo_of_a_phone_is_shown_small(page, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     photo.save(tmp_path / "phone.jpg", quality=90, exif=exif)
-    choose(page, tmp_path / "phone.jpg")
+    page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "phone.jpg")
     finished(page, 3000, 4000)
     assert painted(page, "U-Net").shape == (1280, 960, 4)
     assert page.locator("#masks .stage img").first.evaluate("image => image.naturalWidth") == 960

@@ -14,7 +14,7 @@ STREET = ROOT / "examples" / "avenue.jpg"
 
 
 def example(page, number):
-    page.locator("#examples-road button, #examples-road .gallery-item").nth(number).click()
+    page.locator("#examples .thumbnails button").nth(number).click()
 
 
 def class_maps(served, picture):
@@ -44,7 +44,7 @@ def test_the_map_of_disagreement_has_its_figures(page, served):
     figure = re.match(r"all agree: (?:(-)|< 0.1 %|([\d.]+) %)", legend[0])
     assert float(figure[2] or 0) == pytest.approx(share, abs=0.1)
     map_ = painted(page, "Agreement", "#agreement")
-    assert np.array_equal((map_[..., :3] == 255).all(-1), same)
+    assert np.array_equal(map_[..., 3] == 0, same)  # the image is seen where all agree
     screenshot(page, "agreement")
 
 
@@ -64,30 +64,30 @@ def test_confidence_and_heat_maps_come_when_they_are_looked_at(page, served):
 
 
 def test_the_stages_of_the_skips_stand_beside_each_other(page, served):
-    open_tab(page, "FCN's skips")
+    open_tab(page, "FCN skip connections")
     expect(page.locator("#skips figure[data-state=ready]")).to_have_count(3)
     model = load_model(served / "weights_card" / "fcn-camvid")
     stage = Segmenter(model, "cpu").at_stride(STREET, 32)
     colors = np.array(model.palette, np.uint8)[stage.class_map]
-    assert np.array_equal(painted(page, "Stage 32s", "#skips")[..., :3], colors)
+    assert np.array_equal(painted(page, "FCN-32s", "#skips")[..., :3], colors)
     screenshot(page, "skips")
 
 
 def test_an_open_tab_follows_the_picture(page):
-    open_tab(page, "FCN's skips")
+    open_tab(page, "FCN skip connections")
     expect(page.locator("#skips figure[data-state=ready]")).to_have_count(3)
-    example(page, 3)
+    example(page, 4)
     finished(page, 848, 600)
     page.wait_for_function(
         "document.querySelector('#skips .stage').style.aspectRatio === '848 / 600'"
     )
-    assert painted(page, "Stage 8s", "#skips").shape == (600, 848, 4)
+    assert painted(page, "FCN-8s", "#skips").shape == (600, 848, 4)
 
 
 def test_uncertainty_is_drawn_on_request(page):
     open_tab(page, "Uncertainty")
     page.locator("#sample").click()
-    expect(page.get_by_text("Trained without dropout, so not here: U-Net.")).to_be_visible()
+    expect(page.get_by_text("Trained without dropout, so not shown: U-Net.")).to_be_visible()
     expect(page.locator("#uncertainty figure[data-state=ready]")).to_have_count(2)
     expect(page.locator("#uncertainty .caption").first).to_contain_text("over 8 samples")
     screenshot(page, "uncertainty")
@@ -122,13 +122,13 @@ def test_a_label_of_the_visitors_is_judged_and_a_wrong_one_explained(page, serve
     page.locator("#label").get_by_label("Remove Image").click()
     expect(page.locator("#errors .viewer")).to_be_hidden()
     label.set_input_files(tmp_path / "short.png")
-    message = "short.png is 90 x 9 pixels, the picture 90 x 66; they must be equal"
+    message = "short.png is 90 x 9 pixels, the image 90 x 66; they must be equal"
     expect(page.get_by_role("alert").filter(has_text=message)).to_be_visible()
 
 
 def test_each_network_is_explained_with_a_drawing(page):
-    open_tab(page, "The networks")
-    drawings = page.locator(".drawing svg")
+    open_tab(page, "How they work")
+    drawings = page.locator(".drawing svg:visible")
     expect(drawings).to_have_count(3)
     for name in ("FCN (Long", "U-Net (Ronneberger", "SegNet (Badrinarayanan"):
         expect(page.get_by_role("heading", name=name)).to_be_visible()
@@ -136,15 +136,17 @@ def test_each_network_is_explained_with_a_drawing(page):
 
 
 def test_a_visitors_network_takes_a_place_and_leaves_it(page):
-    open_tab(page, "Own network")
+    open_tab(page, "Bring your own model")
     page.locator("#hub-id input, #hub-id textarea").fill("org/none")
-    page.locator("#bring").click()
+    page.locator("#add-model").click()
     expect(page.locator("#user-model-note")).to_contain_text("there is no public model org/none")
     page.locator("#hub-id input, #hub-id textarea").fill("org/guest")
-    page.locator("#bring").click()
+    page.locator("#add-model").click()
     expect(page.locator("#user-model-note")).to_contain_text("org/guest is a U-Net with 2 classes")
-    expect(page.locator("#masks .panels strong")).to_have_text(["U-Net", "U-Net (2)", "SegNet"])
+    expect(page.locator("#masks .panels strong")).to_have_text(
+        ["U-Net", "U-Net (2)", "SegNet-Basic"]
+    )
     expect(page.locator("#masks .key li")).to_have_count(12)  # zebra beside the eleven
     finished(page, 900, 600)
-    page.get_by_role("button", name="Back to the page's own networks").click()
-    expect(page.locator("#masks .panels strong")).to_have_text(["FCN-8s", "U-Net", "SegNet"])
+    page.get_by_role("button", name="Restore built-in models").click()
+    expect(page.locator("#masks .panels strong")).to_have_text(["FCN-8s", "U-Net", "SegNet-Basic"])

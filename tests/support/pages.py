@@ -17,7 +17,7 @@ SCREENSHOTS = ROOT / "artifacts"  # kept by CI
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-WAIT = 20_000  # milliseconds
+WAIT = 60_000  # milliseconds
 expect.set_options(timeout=WAIT)
 
 
