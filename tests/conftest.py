@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from segmodels.models.vgg16 import LAYERS
 from tests.support.datasets import write_camvid, write_msrc
 from tests.support.hub_client import Client
 from tests.support.hub_server import LoopbackHub
@@ -49,3 +52,18 @@ def client(hub, tmp_path_factory):
     process = Client(hub.url, tmp_path_factory.mktemp("hf-home"))
     yield process
     process.close()
+
+
+@pytest.fixture(scope="session")
+def vgg16_file(tmp_path_factory):
+    """Weights of VGG16's shape with nothing learnt in them."""
+    widths = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    tensors = {}
+    torch.manual_seed(0)
+    for name, before, after in zip(LAYERS, widths[:-1], widths[1:], strict=True):
+        scale = (2 / (9 * before)) ** 0.5
+        tensors[f"{name}.weight"] = (scale * torch.randn(after, before, 3, 3)).half()
+        tensors[f"{name}.bias"] = torch.zeros(after).half()
+    path = tmp_path_factory.mktemp("vgg16") / "vgg16.safetensors"
+    save_file(tensors, path)
+    return str(path)
