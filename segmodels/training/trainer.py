@@ -6,6 +6,7 @@ the same as one in one, dropout aside.
 """
 
 import copy
+import inspect
 import math
 import sys
 import time
@@ -121,8 +122,9 @@ class Trainer:
         self, config: TrainingConfig
     ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[tuple[int, int]]]:
         """Class frequencies and (width, height) of the training images."""
-        splits = ["train", "val"] if has_split(config.data, "val") else ["train"]
-        surveys = survey_splits(config.data, splits)
+        held_out = _held_out(config)
+        splits = ["train", "val"] if has_split(config.data, "val", **held_out) else ["train"]
+        surveys = survey_splits(config.data, splits, **held_out)
         self.data = surveys["train"].data
         self.val = surveys["val"].data if "val" in surveys else None
         self.digests = {n: d for survey in surveys.values() for n, d in survey.digests.items()}
@@ -475,6 +477,20 @@ class Trainer:
         if self.average is not None:
             self.average = _moving_average(self.model, self.config.ema)
         self.step = step
+
+
+def _held_out(config: TrainingConfig) -> dict[str, Any]:
+    """How `survey_splits` divides the training images, if they are to be divided."""
+    options = {"val_fraction": config.val_fraction, "folds": config.folds, "fold": config.fold}
+    chosen = {name: value for name, value in options.items() if value}
+    if not chosen and config.folds is None:
+        return {}
+    if "val_fraction" not in inspect.signature(survey_splits).parameters:
+        raise TrainingError(
+            "--val-fraction, --folds and --fold are not available for this dataset's layout: give "
+            "the dataset a split `val`"
+        )
+    return options | {"seed": config.seed}
 
 
 def _centre(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -63,8 +63,9 @@ def test_every_option_of_the_config_is_an_option_with_its_default(monkeypatch, c
         if option.name in ("network", "data"):
             continue
         name = "--" + option.name.replace("_", "-")
-        (line,) = [line for line in lines if line.startswith((f"{name} ", f"{name}, "))]
-        default = line[line.index("(default: ") :]
+        (place,) = [i for i, line in enumerate(lines) if line.startswith((f"{name} ", f"{name}, "))]
+        text = " ".join(lines[place : place + 2])  # a long option has its help on the next line
+        default = text[text.index("(default: ") :]
         if option.default is None:
             assert option.metadata["unset"] in default
         elif isinstance(option.default, int | float) and not isinstance(option.default, bool):

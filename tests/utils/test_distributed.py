@@ -92,14 +92,16 @@ def test_two_processes_train_to_the_figures_of_one(two_processes, data, tmp_path
     for alone, together in zip(*logs, strict=True):
         # Sums in another order: float32 keeps 7 digits. The running means of the batch norms lag
         # behind biases that have no gradient but rounding, and move all the same; at the end they
-        # are recomputed, and the figures are the same.
+        # are recomputed, and the metrics are the same.
         assert together.keys() == alone.keys()
         for name, value in alone.items():
             if name == "seconds":
                 continue
-            tolerance = (
-                {"rel": 1e-5} if name == "loss" else {"abs": 1e-4 if "final" in alone else 5e-3}
-            )
+            tolerance = {"abs": 1e-4 if "final" in alone else 5e-3}
+            if name == "loss":
+                tolerance = {"rel": 1e-5}
+            elif name == "val_iou" and "final" not in alone:
+                tolerance = {"abs": 15e-3}  # of each of three classes
             assert together[name] == pytest.approx(value, **tolerance), name
     assert {path.name for path in (two_processes[0] / "net").iterdir()} == RESULT
 
@@ -114,7 +116,8 @@ def test_two_processes_measure_what_one_measures(two_processes, data, model, tmp
 
 def test_only_one_of_two_processes_prints(two_processes):
     printed = two_processes[1].stdout
-    assert printed.count("mean iou") == 1
+    assert printed.count("3 of 3 images") == 1
+    assert printed.count("mean IoU") == 2  # of the evaluation, and of the training's end
     assert printed.count("the trained network is in") == 1
 
 
