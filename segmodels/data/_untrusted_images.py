@@ -1,6 +1,7 @@
-"""Opening picture files that nobody vouches for."""
+"""Opening untrusted image files: bounded in time and memory, and nothing but images."""
 
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -10,9 +11,11 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from segmodels.data._tiff import TolerantTiff
+
 # What Pillow reads by itself, those with an unmistakable beginning first. Left out are EPS and WMF
 # (other programs would read them), IPTC (whatever is inside would be opened, EPS too), and BUFR,
-# GRIB, HDF5 and MPEG, which Pillow names but cannot decode. HEIF is there once a plugin brings it.
+# GRIB, HDF5 and MPEG, which Pillow names but cannot decode. HEIF needs pillow-heif.
 FORMATS = (
     *("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"),
     *("BLP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "ICNS", "ICO", "MCIDAS"),
@@ -20,7 +23,7 @@ FORMATS = (
     *("TGA", "IM", "IMT", "PCD", "SPIDER"),
 )
 ACCEPTED = (
-    "a picture file (PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP or another that Pillow decodes by "
+    "an image file (PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP or another that Pillow decodes by "
     "itself), a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4)"
 )
 MAX_PIXELS = 178_956_970  # as Pillow: above it a small file is taken for a decompression bomb
@@ -29,7 +32,7 @@ MAX_PIXELS = 178_956_970  # as Pillow: above it a small file is taken for a deco
 SLOW_FORMATS = ("BLP", "DDS", "FITS", "QOI", "XPM")
 MAX_SLOW_PIXELS = 4_000_000
 
-# Cameras and editors stay far below. Each scan of a JPEG goes over the whole picture, and Pillow
+# Cameras and editors stay far below. Each scan of a JPEG goes over the whole image, and Pillow
 # takes quadratic time over many segments (JPEG) or comments (GIF).
 MAX_JPEG_SCANS = 100
 MAX_JPEG_SEGMENTS = 1000
@@ -40,38 +43,76 @@ JPEG_MARKERS[[0, *range(0xD0, 0xD8), 255]] = False  # no restart marker
 TIFF_COMPRESSION, TIFF_PHOTOMETRIC = 259, 262  # tags, of which 1 is uncompressed and 6 YCbCr
 
 
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+INSTALL_HEIF = (
+    'HEIC (HEIF) images need pillow-heif: pip install "segmodels[heif]", or save the image as JPEG '
+    "or PNG"
+)
+
+
 class PictureError(ValueError):
-    """A picture that cannot be used: what is wrong with it, and what is accepted."""
+    """An image that cannot be used: what is wrong with it, and what is accepted."""
 
 
 @contextmanager
-def opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture in a file, not decoded yet. Raises PictureError for what is none, for one of more
-    than `max_pixels`, and for one whose decoding its size would not explain."""
-    try:
-        if path.is_dir():
-            raise PictureError(f"{path} is a folder; expected {ACCEPTED}")
-        if path.stat().st_size == 0:
-            raise PictureError(f"{path.name} is empty (0 bytes); expected {ACCEPTED}")
-        file = path.open("rb")
-    except FileNotFoundError as error:
-        raise PictureError(f"there is no file {path}; expected {ACCEPTED}") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, PictureError):
-            raise
-        raise PictureError(f"{path.name} cannot be read: {error}; expected {ACCEPTED}") from error
-    with file:
-        image = _identified(file, path.name)
+def opened(
+    path: Path, max_pixels: int, formats: Collection[str] = FORMATS
+) -> Iterator[Image.Image]:
+    """Open an image file without decoding it.
+
+    Args:
+        path: A regular file, whatever its suffix.
+        max_pixels: Refuse an image with more.
+        formats: Those of FORMATS that are tried.
+
+    Yields:
+        The image, whose file is closed when the block ends.
+
+    Raises:
+        PictureError: If the file is no image, has too many pixels, or would take more time to
+            decode than its size explains.
+    """
+    with open_regular(path) as file:
+        image = _identified(file, path.name, formats)
         slow = image.format in SLOW_FORMATS and max_pixels > MAX_SLOW_PIXELS
         check_size(image, path.name, MAX_SLOW_PIXELS if slow else max_pixels)
         if image.format == "JPEG":
             _check_jpeg(file, path.name)
         elif isinstance(image, TiffImageFile):
-            _mend_tiff(image)
+            _correct_ycbcr_tiff(image)
         yield image
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file that is not empty, for reading.
+
+    Raises:
+        PictureError: For a folder, a FIFO, a device, or a file that is missing or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise PictureError(f"{path} is a folder; expected {ACCEPTED}")
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError(
+                f"{path.name} is not a regular file but a device, pipe or socket; expected "
+                f"{ACCEPTED}"
+            )
+        if status.st_size == 0:
+            raise PictureError(f"{path.name} is empty (0 bytes); expected {ACCEPTED}")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise PictureError(f"there is no file {path}; expected {ACCEPTED}") from error
+    except PictureError:
+        raise
+    except (OSError, ValueError) as error:
+        name = path.name if len(path.name) <= 100 else f"{path.name[:100]}..."
+        reason = getattr(error, "strerror", None) or error
+        raise PictureError(f"{name} cannot be read: {reason}; expected {ACCEPTED}") from error
+
+
 def check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    """PictureError for an image without pixels, or with more than `max_pixels`."""
     width, height = image.size
     if width < 1 or height < 1:
         raise PictureError(f"{name} has no pixels ({width} x {height})")
@@ -83,13 +124,14 @@ def check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def _identified(file: BinaryIO, name: str) -> Image.Image:
+def _identified(file: BinaryIO, name: str, formats: Collection[str]) -> Image.Image:
     """`Image.open` without the process-wide limit on pixels and its warning, and without mapping
     the file into memory, where one that shrinks meanwhile would end the process."""
     Image.init()
     prefix = file.read(16)
+    is_heif = _is_heif(file, prefix) and not _has_heif()
     failure: str | None = None
-    for kind in FORMATS:
+    for kind in () if is_heif else formats:
         factory, accepts = Image.OPEN.get(kind, (None, None))
         if factory is None:
             continue
@@ -103,22 +145,48 @@ def _identified(file: BinaryIO, name: str) -> Image.Image:
                 if kind == "GIF":
                     _check_gif(file, name)
                 file.seek(0)
-                # A phone's MPO is a JPEG with more pictures behind it; the first is enough.
-                return JpegImageFile(file, "") if kind == "JPEG" else factory(file, "")
+                # A phone's MPO is a JPEG with more images behind it; the first is enough.
+                return OWN_READERS.get(kind, factory)(file, "")
         except PictureError:
             raise
         except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
             failure = failure or (f"{kind}: {error}" if claimed else None)
+    if is_heif:
+        raise PictureError(f"{name} cannot be read: {INSTALL_HEIF}")
     if failure:
         raise PictureError(
             f"{name} cannot be read, it is damaged, cut off or of a kind that is not supported "
             f"({failure}); expected {ACCEPTED}"
         )
-    raise PictureError(f"{name} is not a picture; expected {ACCEPTED}")
+    raise PictureError(f"{name} is not an image; expected {ACCEPTED}")
+
+
+OWN_READERS = {"JPEG": JpegImageFile, "TIFF": TolerantTiff}
+
+
+def _is_heif(file: BinaryIO, prefix: bytes) -> bool:
+    """By the brands in the first box of ISO/IEC 23008-12; AVIF's are not among them."""
+    if prefix[4:8] != b"ftyp":
+        return False
+    file.seek(0)
+    box = file.read(min(256, int.from_bytes(prefix[:4])))
+    brands = [box[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))]
+    return b"avif" not in brands and b"avis" not in brands and any(b in HEIF_BRANDS for b in brands)
+
+
+def _has_heif() -> bool:
+    """Whether HEIF can be read, registering pillow-heif if it is installed."""
+    if "HEIF" not in Image.OPEN:
+        try:
+            import pillow_heif
+        except ImportError:
+            return False
+        pillow_heif.register_heif_opener(thumbnails=False)
+    return True
 
 
 def _check_jpeg(file: BinaryIO, name: str) -> None:
-    """A scan is a pass over the picture (ITU-T T.81, annex B): a few bytes can ask for one more."""
+    """A scan is a pass over the image (ITU-T T.81, annex B): a few bytes can ask for one more."""
     position = file.tell()
     file.seek(0)
     data = file.read()
@@ -137,7 +205,7 @@ def _check_jpeg(file: BinaryIO, name: str) -> None:
         if scans > MAX_JPEG_SCANS or segments > MAX_JPEG_SEGMENTS:
             raise PictureError(
                 f"{name} is a JPEG of more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} "
-                "segments, made to take time; save it anew with a picture editor"
+                "segments, made to take time; save it again with an image editor"
             )
 
 
@@ -158,11 +226,11 @@ def _check_gif(file: BinaryIO, name: str) -> None:
         if blocks > MAX_GIF_BLOCKS:
             raise PictureError(
                 f"{name} is a GIF of more than {MAX_GIF_BLOCKS} blocks before its first frame, "
-                "made to take time; save it anew with a picture editor"
+                "made to take time; save it again with an image editor"
             )
 
 
-def _mend_tiff(image: TiffImageFile) -> None:
+def _correct_ycbcr_tiff(image: TiffImageFile) -> None:
     """Uncompressed YCbCr: Pillow's own decoder takes it for RGBX, libtiff reads it."""
     tags = image.tag_v2
     if tags.get(TIFF_COMPRESSION, 1) == 1 and tags.get(TIFF_PHOTOMETRIC) == 6:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segmodels.data.image_io import PictureError, read_picture
+from segmodels.data.image_io import PictureError, read_image_array
 from segmodels.data.labels import IGNORE_INDEX, DataError, LabelEncoding
 from segmodels.data.layouts import (
     SPLITS,
@@ -66,7 +66,7 @@ class SegmentationData:
     def picture(self, index: int) -> NDArray[np.uint8]:
         """(H, W, 3) RGB."""
         try:
-            return read_picture(self.samples[index].picture)
+            return read_image_array(self.samples[index].picture)
         except PictureError as error:
             raise DataError(f"{self.samples[index].picture}: {error}") from error
 

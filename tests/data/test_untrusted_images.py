@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from segmodels.data import _untrusted_images
-from segmodels.data.image_io import PictureError, read_picture
+from segmodels.data.image_io import PictureError, read_image_array
 
 GREY = Image.new("L", (64, 48), 128)
 
@@ -49,22 +49,22 @@ def test_a_file_that_is_no_picture_is_refused_by_its_name(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "notes.jpg").write_text("not a picture")
     cases = {
-        "empty.png": r"empty.png is empty \(0 bytes\); expected a picture file \(PNG, JPEG, ",
-        "notes.jpg": r"notes.jpg is not a picture; expected a picture file",
-        "none.png": r"there is no file .*none.png; expected a picture file",
-        ".": "is a folder; expected a picture file",
+        "empty.png": r"empty.png is empty \(0 bytes\); expected an image file \(PNG, JPEG, ",
+        "notes.jpg": r"notes.jpg is not an image; expected an image file",
+        "none.png": r"there is no file .*none.png; expected an image file",
+        ".": "is a folder; expected an image file",
         "\0": "cannot be read: embedded null",
     }
     for name, message in cases.items():
         with pytest.raises(PictureError, match=message):
-            read_picture(f"{tmp_path}/{name}")
+            read_image_array(f"{tmp_path}/{name}")
 
 
 @pytest.mark.parametrize("kind", ["EPS", "PDF"])
 def test_a_file_that_only_other_programs_read_is_refused(tmp_path, kind):
     path = write(tmp_path, encoded(Image.new("RGB", (4, 4)), kind), "page")
-    with pytest.raises(PictureError, match=r"page is not a picture"):  # Ghostscript is not started
-        read_picture(path)
+    with pytest.raises(PictureError, match=r"page is not an image"):  # Ghostscript is not started
+        read_image_array(path)
 
 
 def test_what_an_iptc_file_holds_is_not_opened(tmp_path):
@@ -74,8 +74,8 @@ def test_what_an_iptc_file_holds_is_not_opened(tmp_path):
         bytes([0x1C, *tag]) + struct.pack(">H", len(data)) + data
         for tag, data in [*fields.items(), ((8, 10), encoded(Image.new("L", (4, 4)), "EPS"))]
     )
-    with pytest.raises(PictureError, match="is not a picture"):
-        read_picture(write(tmp_path, content))
+    with pytest.raises(PictureError, match="is not an image"):
+        read_image_array(write(tmp_path, content))
 
 
 def test_a_kind_that_this_pillow_cannot_decode_says_so(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_kind_that_this_pillow_cannot_decode_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(Image.OPEN, "AVIF", (Image.OPEN["AVIF"][0], lambda _: reason))
     path = write(tmp_path, encoded(GREY, "AVIF"))
     with pytest.raises(PictureError, match=rf"not supported \({reason}\)"):
-        read_picture(path)
+        read_image_array(path)
 
 
 def test_a_kind_that_a_plugin_brings_is_read(tmp_path, monkeypatch):
@@ -96,7 +96,7 @@ def test_a_kind_that_a_plugin_brings_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setitem(Image.OPEN, "HEIF", (Plugin, lambda prefix: prefix[4:12] == b"ftypheic"))
     path = write(tmp_path, b"\0\0\0\x0cftypheic\x07\x09", "phone.heic")
-    assert read_picture(path)[0].tolist() == [[7] * 3, [9] * 3]
+    assert read_image_array(path)[0].tolist() == [[7] * 3, [9] * 3]
 
 
 # ---- too many pixels ----
@@ -110,22 +110,22 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
     path = write(tmp_path, png_of_size(12_000, 10_000), "bomb.png")  # Pillow would warn
     with pytest.raises(PictureError, match=r"12000 x 10000 = 120.0 megapixels; at most 100.0 are"):
-        read_picture(path, max_pixels=100_000_000)
+        read_image_array(path, max_pixels=100_000_000)
     path = write(tmp_path, png_of_size(60_000, 60_000), "bomb.png")  # Pillow would refuse
     with pytest.raises(PictureError, match=r"bomb.png has .* 3600.0 megapixels; at most 179.0 are"):
-        read_picture(path)
+        read_image_array(path)
 
 
 def test_the_limit_may_be_above_pillows(tmp_path):
     path = write(tmp_path, png_of_size(20_000, 20_000))
     with pytest.raises(PictureError, match="damaged, cut off"):  # it has next to no data
-        read_picture(path, max_pixels=400_000_000)
+        read_image_array(path, max_pixels=400_000_000)
 
 
 def test_below_the_limit_pillows_warning_is_not_heard(tmp_path):
     path = write(tmp_path, png_of_size(10_000, 9_000))  # Pillow warns of more than 89.5 megapixels
     with pytest.raises(PictureError, match=r"damaged, cut off") as caught:
-        read_picture(path)
+        read_image_array(path)
     assert "bomb" not in str(caught.value)
 
 
@@ -135,7 +135,7 @@ def test_an_icon_with_a_larger_picture_than_it_says_is_refused(tmp_path):
     icon[6:8] = 16, 16  # the directory's width and height
     path = write(tmp_path, icon)
     with pytest.raises(PictureError, match=r"256 x 256 = 0.1 megapixels; at most 0.0"):
-        read_picture(path, max_pixels=1000)
+        read_image_array(path, max_pixels=1000)
 
 
 def test_kinds_that_pillow_decodes_slowly_have_a_limit_of_their_own(tmp_path):
@@ -144,8 +144,8 @@ def test_kinds_that_pillow_decodes_slowly_have_a_limit_of_their_own(tmp_path):
         return b"qoif" + struct.pack(">IIBB", width, height, 3, 0) + b"\xfd" * runs + b"\xfd" * rest
 
     with pytest.raises(PictureError, match=r"= 9.0 megapixels; at most 4.0 are accepted in QOI"):
-        read_picture(write(tmp_path, qoi(3000, 3000)))
-    assert read_picture(write(tmp_path, qoi(100, 50))).shape == (50, 100, 3)
+        read_image_array(write(tmp_path, qoi(3000, 3000)))
+    assert read_image_array(write(tmp_path, qoi(100, 50))).shape == (50, 100, 3)
 
 
 # ---- made to take time ----
@@ -160,22 +160,22 @@ def progressive_jpeg(scans):
 
 def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     # Each takes 75 bytes and goes over the whole picture: 30 MB would take hours.
-    assert read_picture(write(tmp_path, progressive_jpeg(10))).shape == (1500, 1500, 3)
-    with pytest.raises(PictureError, match=r"JPEG of more than 100 scans .*; save it anew"):
-        read_picture(write(tmp_path, progressive_jpeg(400_000)))
+    assert read_image_array(write(tmp_path, progressive_jpeg(10))).shape == (1500, 1500, 3)
+    with pytest.raises(PictureError, match=r"JPEG of more than 100 scans .*; save it again"):
+        read_image_array(write(tmp_path, progressive_jpeg(400_000)))
 
 
 def test_what_follows_a_jpeg_is_not_counted(tmp_path):
     # Phones put a film behind the picture.
     data = encoded(GREY, "JPEG") + np.random.default_rng(0).bytes(10) + b"\xff\xda\0\2" * 500
-    assert read_picture(write(tmp_path, data)).shape == (48, 64, 3)
+    assert read_image_array(write(tmp_path, data)).shape == (48, 64, 3)
 
 
 def test_a_thumbnail_in_a_jpeg_is_not_counted(tmp_path):
     thumbnail = b"Exif\0\0" + b"\xff\xda\0\2" * 500
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     data = encoded(GREY, "JPEG")
-    assert read_picture(write(tmp_path, data[:2] + segment + data[2:])).shape == (48, 64, 3)
+    assert read_image_array(write(tmp_path, data[:2] + segment + data[2:])).shape == (48, 64, 3)
 
 
 def gif_with(blocks):
@@ -186,10 +186,10 @@ def gif_with(blocks):
 
 def test_a_gif_of_many_comments_is_refused(tmp_path):
     # Pillow joins them one by one: quadratic time, a quarter of an hour for 30 MB.
-    assert read_picture(write(tmp_path, gif_with(b"!\xfe\x01a\0" * 100))).shape == (48, 64, 3)
+    assert read_image_array(write(tmp_path, gif_with(b"!\xfe\x01a\0" * 100))).shape == (48, 64, 3)
     for blocks in (b"!\xfe\x01a\0" * 600_000, b"?!\xfe" + b"\x01a" * 600_000 + b"\0"):
-        with pytest.raises(PictureError, match=r"GIF of more than 10000 blocks .*; save it anew"):
-            read_picture(write(tmp_path, gif_with(blocks)))
+        with pytest.raises(PictureError, match=r"GIF of more than 10000 blocks .*; save it again"):
+            read_image_array(write(tmp_path, gif_with(blocks)))
 
 
 def test_compressed_texts_and_profiles_do_not_unfold_without_limit(tmp_path):
@@ -199,7 +199,7 @@ def test_compressed_texts_and_profiles_do_not_unfold_without_limit(tmp_path):
         path = write(tmp_path, start[:33] + chunk(kind, head + bomb) + start[33:])
         tracemalloc.start()
         with contextlib.suppress(PictureError):
-            read_picture(path)
+            read_image_array(path)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 20_000_000
@@ -212,7 +212,7 @@ def test_a_file_is_closed_again_whatever_it_holds(tmp_path):
     before = len(list(open_files.iterdir()))
     for content in (encoded(GREY, "PNG"), encoded(GREY, "PNG")[:60], b"nothing", gif_with(b"")):
         with contextlib.suppress(PictureError):
-            read_picture(write(tmp_path, content))
+            read_image_array(write(tmp_path, content))
     assert len(list(open_files.iterdir())) == before
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from segmodels import Segmenter, UNet
-from segmodels.data.image_io import read_picture
+from segmodels.data.image_io import read_image_array
 from segmodels.inference.batch import Done, Failure, Predictor
 from segmodels.inference.result_files import Job, Origin
 from tests.support.datasets import CLASS_NAMES
@@ -57,7 +57,7 @@ def test_every_picture_is_segmented_as_it_is_alone(segmenter, jobs, batch_size, 
         expected = segmenter(job.image)
         with Image.open(job.class_ids) as ids:
             assert np.array_equal(np.array(ids), expected.class_map)
-        assert np.array_equal(read_picture(job.overlay), np.array(expected.overlay(0.5)))
+        assert np.array_equal(read_image_array(job.overlay), np.array(expected.overlay(0.5)))
     assert 0 < predictor.busy <= 1
 
 
