@@ -75,7 +75,7 @@ def set_up(environment: Path, extra: str, *, lowest: bool = False) -> Path:
                 "apt install python3-venv"
             ) from error
     print("installing; the first time this takes some minutes ...", flush=True)
-    options = []
+    options: list[str | Path] = []
     if lowest:
         constraints = environment / "lowest.txt"
         constraints.write_text("\n".join(lowest_versions(project.decode())) + "\n")
