@@ -290,17 +290,11 @@ class HttpLimits:
     @contextmanager
     def _delivery(self, event: str) -> Iterator[None]:
         """An answer is delivered once, to one client: Gradio would let others wait forever."""
-        queue = self.policy.page._queue
-        if event in queue.event_ids_to_events:
-            session = queue.event_ids_to_events[event].session_hash
-        else:
-            pending = queue.pending_event_ids_session.items()
-            found = [session for session, events in pending if event in events]
-            if not found:
-                raise RefusedError(
-                    404, "There is no such answer: it has been fetched, or has expired."
-                )
-            session = found[0]
+        # An event stays in `event_ids_to_events` for a moment after its answer has been delivered.
+        pending = self.policy.page._queue.pending_event_ids_session.items()
+        session = next((session for session, events in pending if event in events), None)
+        if session is None:
+            raise RefusedError(404, "There is no such answer: it has been fetched, or has expired.")
         if event in self.policy.streams:
             raise RefusedError(409, "This answer is being fetched already.")
         self.policy.streams.add(event)

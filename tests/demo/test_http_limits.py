@@ -344,7 +344,8 @@ def test_a_server_that_stops_accepts_no_calls(client):
 
 def test_an_answer_is_given_once_to_one_client(client, page):
     request = "GET /gradio_api/call/show/event"
-    status, answer = client(request)
+    page._queue.event_ids_to_events["event"] = SimpleNamespace(session_hash="session")
+    status, answer = client(request)  # it has just been delivered
     assert (status, "has been fetched" in answer["detail"]) == (404, True)
     page._queue.pending_event_ids_session["session"] = {"event"}
     try:
@@ -352,6 +353,7 @@ def test_an_answer_is_given_once_to_one_client(client, page):
         client.policy.streams.add("event")
         assert client(request)[0] == 409
     finally:
+        page._queue.event_ids_to_events.clear()
         page._queue.pending_event_ids_session.clear()
         client.policy.streams.clear()
 
