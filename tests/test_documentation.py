@@ -89,6 +89,8 @@ def clone(networks, vgg16_file, hub, tmp_path):
     shutil.copytree(networks, tmp_path / "weights_card")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copy(tmp_path / "examples" / "avenue.jpg", tmp_path / "street.jpg")
+    (tmp_path / "photos").mkdir()
+    shutil.copy(tmp_path / "street.jpg", tmp_path / "photos")
     shutil.copy(vgg16_file, tmp_path / "VGG16.safetensors")
     write_camvid(tmp_path / "my-data", train=3, val=2, test=2)
     for network in networks.iterdir():
@@ -132,7 +134,8 @@ def checked(words):
         assert words[1] == "install"
         assert extras <= set(PROJECT["optional-dependencies"])
     elif program == "python":
-        assert (ROOT / words[1]).is_file(), words
+        module = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+        assert (ROOT / module).is_file(), words
     else:  # run in the tests below, or by hand
         assert program in ("cd", "git", "hf", "rm", "accelerate", "torchrun", "pre-commit"), words
     return None

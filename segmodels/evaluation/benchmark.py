@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from segmodels.data.dataset import SegmentationData
-from segmodels.data.image_io import read_image
 from segmodels.evaluation import metrics
 from segmodels.inference._upsample import FullSize
+from segmodels.inference.decoded_image import DecodedImage
 from segmodels.inference.optimize import bf16_is_fast
 from segmodels.inference.results import Segmentation
 from segmodels.inference.segmenter import Segmenter
+from segmodels.inference.tiling import with_context
 from segmodels.models.base import SegmentationModel
 
 Work = Callable[[], object]
@@ -225,14 +226,15 @@ def _run_stages(
         _synchronise(segmenter.device)
         clock.append(time.perf_counter())
 
-    image = read_image(picture)
+    decoded = DecodedImage.read(picture)
+    image = decoded.image
     lap()
-    pixels = segmenter.pixels(image)
+    pixels = segmenter.pixels(decoded)
     height, width = pixels.shape[-2:]
     if height * width > segmenter.tile_size**2:
         raise ValueError(f"{picture} has {width} x {height} pixels, more than a tile")
     everything = slice(0, height), slice(0, width)
-    region, inside = segmenter.region(pixels, *everything)
+    region, inside = with_context(segmenter.model, pixels, *everything)
     values = segmenter.values(region)
     lap()
     logits = segmenter.network(values)[(..., *inside)]

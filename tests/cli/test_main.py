@@ -21,7 +21,7 @@ def test_it_can_be_called_as_a_module_and_says_its_version():
 
 
 def test_a_missing_training_library_is_named_with_what_to_do(model, tmp_path, monkeypatch, capsys):
-    def import_scipy(*_):
+    def import_scipy(*_, **__):
         raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
 
     monkeypatch.setattr("segmodels.evaluation.evaluator.evaluate", import_scipy)
