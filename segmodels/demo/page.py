@@ -154,7 +154,7 @@ class Page:
         ]
 
     def tab(self, name: str) -> gr.Tab:
-        self.tabs[name] = gr.Tab(strings.TABS[name], id=name)
+        self.tabs[name] = gr.Tab(strings.TABS[name], id=name, elem_id=f"tab-{name}")
         return self.tabs[name]
 
     def lay_out_insights(self) -> None:

@@ -668,7 +668,19 @@ shared.viewers.add(() => {
   buildLegend();
   panels.forEach((panel) => panel.draw());
 });
-if (isMain) state.view = new URLSearchParams(window.location.search).get("view") ?? "overlay";
+if (isMain) {
+  const wanted = new URLSearchParams(window.location.search);
+  state.view = wanted.get("view") ?? "overlay";
+  if (wanted.get("tab")) openTab(wanted.get("tab"));
+}
+
+// The server opens the tab of the address as the page loads, which Gradio does not always show.
+function openTab(name, attempts = 20) {
+  const tab = document.getElementById(`tab-${name}-button`);
+  if (tab?.getAttribute("aria-selected") === "true" && attempts < 18) return;
+  if (tab && attempts < 18 && !root.hidden) tab.click();
+  if (attempts > 0) setTimeout(() => openTab(name, attempts - 1), 250);
+}
 new ResizeObserver(() => value && show()).observe(grid);
 watch("value", update);
 update();
