@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import segmodels
@@ -26,6 +27,7 @@ def test_the_version_has_one_source():
     assert re.fullmatch(r"\d+\.\d+\.\d+", segmodels.__version__)
 
 
+@pytest.mark.weights
 def test_every_weights_file_is_small_enough_and_half_precision():
     files = list(ROOT.glob("weights_card/*/model.safetensors"))
     assert len(files) >= 3
