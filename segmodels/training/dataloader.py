@@ -4,6 +4,7 @@ Every random draw depends on the seed and the position in the training alone.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ class BorderCache:
             cells=cells,
         )
         if path is not None:
-            with atomic_write(path) as scratch, open(scratch, "wb") as file:
+            # Without room for it, it is computed again.
+            with suppress(OSError), atomic_write(path) as scratch, open(scratch, "wb") as file:
                 np.save(file, weights.astype(np.float16))
             return weights.astype(np.float16).astype(np.float32)  # as when it is read again
         return weights

@@ -107,7 +107,7 @@ def train(
             stack.enter_context(exclusive(out))
         border_cache = None
         if config.border_weight:
-            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="segmodels-borders-"))
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="segmodels_borders_"))
             border_cache = Path(name)
         previous = _Previous(out)
         if previous.is_finished_for(config):

@@ -152,6 +152,16 @@ def test_border_weights_are_computed_once_and_from_instances(camvid, tmp_path):
     assert halved[5, 4] > 9
 
 
+def test_without_room_for_the_cache_border_weights_are_computed_again(camvid, tmp_path):
+    data, config = Instances(None), config_for(camvid, border_weight=10.0)
+    target = np.zeros((8, 9), np.uint8)
+    target[:, [1, 7]] = 1
+    cache = BorderCache(tmp_path / "gone")
+    first = cache.weights(data, 0, target, config, 1)
+    assert np.array_equal(cache.weights(data, 0, target, config, 1), first)
+    assert first.max() > 3
+
+
 # ---- channels ----
 
 
