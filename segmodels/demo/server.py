@@ -70,7 +70,8 @@ def prepare(max_pixels: int) -> None:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for left in parent.glob(f"{PREFIX}*-*"):
-            if not _is_running(left.name.removeprefix(PREFIX).split("-")[0]):
+            process = left.name.removeprefix(PREFIX).split("-")[0]
+            if process.isdigit() and not _is_running(int(process)):
                 shutil.rmtree(left, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)).resolve()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -82,14 +83,14 @@ def prepare(max_pixels: int) -> None:
     tempfile.tempdir = str(folder / "work")
 
 
-def _is_running(process: str) -> bool:
+def _is_running(process: int) -> bool:
     """Whether another process has this id."""
-    if not process.isdigit() or int(process) == os.getpid():
+    if process == os.getpid():
         return False
     if os.name == "nt":  # where asking would end it
         return True
     try:
-        os.kill(int(process), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:  # it is somebody else's

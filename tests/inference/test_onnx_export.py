@@ -165,4 +165,4 @@ def test_a_missing_library_is_named_with_what_to_do(tmp_path, monkeypatch, capsy
     command = ["export", "--model", str(folder), "--out", str(tmp_path / "model.onnx")]
     assert main(command) == 1
     printed = capsys.readouterr().err
-    assert f"needs {library}: pip install 'segmodels[export]'" in printed
+    assert f'needs {library}: pip install "segmodels[export]"' in printed

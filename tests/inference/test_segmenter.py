@@ -259,6 +259,8 @@ def test_stages_are_asked_of_an_fcn_only():
         Segmenter(network(UNet), "cpu").at_stride(picture(8, 8), 32)
 
 
+# torch 2.13 uses what it deprecates when its compiler is imported.
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, nn.Sequential])
 def test_a_wrapped_network_is_segmented_with_as_it_is(wrap):
     model, array = network(UNet), picture(20, 24)
