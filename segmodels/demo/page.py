@@ -17,7 +17,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 from starlette.middleware import Middleware
 
-from segmodels.demo import server, strings
+from segmodels.demo import server, strings, uploads
 from segmodels.demo.api import add_api
 from segmodels.demo.callbacks import CLEARED, NOTES, Callbacks, PageUpdate, Updates
 from segmodels.demo.components import ASSETS, CSS, example_strip, figures, image_input, viewer
@@ -31,7 +31,6 @@ from segmodels.inference.comparison import ServedModel, load_networks, served_so
 CLONE = Path(__file__).resolve().parents[2]  # the repository, unless the package is installed
 EXAMPLES = CLONE / "examples"
 WEIGHTS = CLONE / "weights_card"
-MAX_UPLOAD = 30_000_000  # bytes
 QUEUE_SIZE = 20
 SAMPLES = 8
 FIRST_TAB = "areas"
@@ -458,7 +457,7 @@ def serve(page: gr.Blocks, host: str | None = None, port: int | None = None) -> 
     preview = Middleware(LinkPreview, strings.TITLE, strings.DESCRIPTION, image)
     server.serve(
         page,
-        max_upload=MAX_UPLOAD,
+        max_upload=uploads.MAX_UPLOAD,
         middleware=[preview],
         server_name=host,
         server_port=port,

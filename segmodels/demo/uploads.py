@@ -13,6 +13,7 @@ from gradio import route_utils
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 
+MAX_UPLOAD = 30_000_000  # bytes per file; its pixels are limited by service.MAX_PIXELS
 ALIAS = "/files"  # what clients see in place of the upload folder's path
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -227,7 +227,7 @@ def attack(seconds: float, seed: int, parent: Path) -> list[str]:
         if name == "full disk" and not is_small:
             print(f"{name}: left out, for no small disk can be mounted here")
             continue
-        uploads = "import segmodels.demo.page as page; page.MAX_UPLOAD = 3_000_000"
+        uploads = "import segmodels.demo.uploads as uploads; uploads.MAX_UPLOAD = 3_000_000"
         try:
             with running(
                 models,
