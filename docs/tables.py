@@ -1,7 +1,7 @@
-"""The tables of README and documentation that follow from weights and code.
+"""Generate the tables of the README and the documentation from the weights and the code.
 
-`python docs/tables.py` rewrites them between their comments; tests/test_documentation.py checks
-that this was done.
+`python docs/tables.py` rewrites them in place between their marker comments;
+tests/test_documentation.py checks that they are up to date.
 """
 
 import json
@@ -23,13 +23,13 @@ from segmodels.utils.formatting import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = (
-    "| model | dataset, classes, evaluated on | mean IoU | pixel acc. | params | size | licence |",
-    "| --- | --- | --: | --: | --: | --: | --- |",
+    "| model | dataset | classes | images | mean IoU | pixel acc. | params | size | licence |",
+    "| --- | --- | --: | --: | --: | --: | --: | --: | --- |",
 )
 
 
 def zoo() -> str:
-    """The rows of all published models, by dataset and then by network."""
+    """A row for each published model, ordered by dataset and then by network."""
     return "\n".join([*HEAD, *map(row, published())]) + "\n"
 
 
@@ -38,7 +38,7 @@ def network(folder: Path) -> str:
 
 
 def row(folder: Path) -> str:
-    """One model's row, as in the README."""
+    """The row of one model in the README's table."""
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     card = ModelCard.load(folder / "README.md").data
@@ -49,7 +49,9 @@ def row(folder: Path) -> str:
     images = evaluation.get("images", evaluation.get("pictures"))
     cells = (
         f"[`{folder.name}`](weights_card/{folder.name}/README.md)",
-        f"{dataset}, {len(config['class_names'])}, {images} of {evaluation['split']}",
+        dataset,
+        str(len(config["class_names"])),
+        f"{images} {evaluation['split']}",
         f"{100 * evaluation['mean_iou']:.2f}",
         f"{100 * evaluation['pixel_accuracy']:.2f}",
         f"{parameters(weights) / 1e6:.1f} M",
@@ -60,7 +62,7 @@ def row(folder: Path) -> str:
 
 
 def results() -> str:
-    """For each dataset the metrics of its networks beside published ones, and IoU per class."""
+    """Per dataset: metrics of its networks next to published results, and IoU per class."""
     datasets: dict[str, list[Path]] = {}
     for folder in published():
         datasets.setdefault(folder.name.split("-", 1)[1], []).append(folder)
@@ -68,7 +70,7 @@ def results() -> str:
 
 
 def published() -> list[Path]:
-    """The folders of published weights, by dataset and then by network."""
+    """The folders of published weights, ordered by dataset and then by network."""
     names = architectures()
     folders = [path.parent for path in ROOT.glob("weights_card/*/evaluation.json")]
     return sorted(folders, key=lambda f: (f.name.split("-", 1)[1], names.index(network(f))))
@@ -106,7 +108,7 @@ def dataset_results(folders: list[Path]) -> str:
 
 
 def carry_over() -> str:
-    """Metrics on data of another origin than the training's, by network and source."""
+    """Metrics on out-of-domain data, by network and source."""
     sections: dict[str, list[list[str]]] = {}
     for folder in published():
         for name, section in read_evaluation(folder).get(OUT_OF_DOMAIN, {}).items():
@@ -140,7 +142,7 @@ def table(rows: list[list[str]]) -> str:
 
 
 def parameters(weights: Path) -> int:
-    """Numbers in the file, without the statistics of batch norms, which no gradient reaches."""
+    """Number of trainable parameters in the file, i.e. without batch norm statistics."""
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     with safe_open(weights, "pt") as file:
         names = [name for name in file.keys() if not name.endswith(statistics)]  # noqa: SIM118
@@ -148,7 +150,7 @@ def parameters(weights: Path) -> int:
 
 
 def options() -> str:
-    """The options of `segmodels train`, a table per group."""
+    """The options of `segmodels train`, one table per group."""
     groups: dict[str, list[str]] = {}
     for option in fields(TrainingConfig):
         if option.name == "network":  # an argument of its own
@@ -174,8 +176,8 @@ def shown(default: object) -> str:
 
 
 def presets() -> str:
-    """What each preset is, and the options that it sets."""
-    lines = ["| preset | network | what it is | options |", "| --- | --- | --- | --- |"]
+    """The presets with the options that they set."""
+    lines = ["| preset | network | description | options |", "| --- | --- | --- | --- |"]
     for name, preset in PRESETS.items():
         values = ", ".join(f"{key} {shown(value)}" for key, value in preset.options.items())
         lines.append(f"| `{name}` | {preset.network or 'any'} | {preset.about} | {values} |")
@@ -190,7 +192,7 @@ TABLES = {
 
 
 def updated(file: Path) -> str:
-    """The file's text with its tables as they should be."""
+    """The text of the file with up-to-date tables."""
     text = file.read_text(encoding="utf-8")
     for name, table in TABLES[file].items():
         start, end = f"<!-- {name}: python docs/tables.py rewrites this -->\n", f"<!-- /{name} -->"
