@@ -14,7 +14,6 @@ from PIL import Image
 
 from segmodels.data.image_io import resize, resize_image
 from segmodels.demo import strings
-from segmodels.demo.colors import safe_palette
 from segmodels.demo.ground_truth import Judgement
 from segmodels.inference.comparison import (
     AGREE,
@@ -29,7 +28,7 @@ from segmodels.inference.comparison import (
     quantised,
 )
 from segmodels.inference.results import LabeledImage
-from segmodels.utils.palette import is_background
+from segmodels.utils.palette import is_background, safe_palette
 
 Answers = Sequence[ModelResult | ModelFailure]
 

@@ -5,7 +5,7 @@ import pytest
 from playwright.sync_api import expect
 
 from segmodels import Segmenter, load_model
-from segmodels.demo.colors import safe_palette
+from segmodels.utils.palette import safe_palette
 from tests.support.pages import ROOT, finished, opened, painted, screenshot
 
 STREET = ROOT / "examples" / "avenue.jpg"
