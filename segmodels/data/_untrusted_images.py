@@ -1,5 +1,6 @@
 """Opening untrusted image files: bounded in time and memory, and nothing but images."""
 
+import os
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ MAX_SLOW_PIXELS = 4_000_000
 MAX_JPEG_SCANS = 100
 MAX_JPEG_SEGMENTS = 1000
 MAX_GIF_BLOCKS = 10_000  # before the first frame
+NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
 JPEG_MARKERS = np.ones(256, bool)  # what makes one of a preceding 255: no stuffed byte, no filling,
 JPEG_MARKERS[[0, *range(0xD0, 0xD8), 255]] = False  # no restart marker
@@ -56,7 +58,10 @@ class PictureError(ValueError):
 
 @contextmanager
 def opened(
-    path: Path, max_pixels: int, formats: Collection[str] = FORMATS
+    path: Path,
+    max_pixels: int,
+    formats: Collection[str] = FORMATS,
+    accepted: str = ACCEPTED,
 ) -> Iterator[Image.Image]:
     """Open an image file without decoding it.
 
@@ -64,6 +69,7 @@ def opened(
         path: A regular file, whatever its suffix.
         max_pixels: Refuse an image with more.
         formats: Those of FORMATS that are tried.
+        accepted: What errors say was expected.
 
     Yields:
         The image, whose file is closed when the block ends.
@@ -72,8 +78,8 @@ def opened(
         PictureError: If the file is no image, has too many pixels, or would take more time to
             decode than its size explains.
     """
-    with open_regular(path) as file:
-        image = _identified(file, path.name, formats)
+    with open_regular(path, accepted) as file:
+        image = _identified(file, path.name, formats, accepted)
         slow = image.format in SLOW_FORMATS and max_pixels > MAX_SLOW_PIXELS
         check_size(image, path.name, MAX_SLOW_PIXELS if slow else max_pixels)
         if image.format == "JPEG":
@@ -83,32 +89,56 @@ def opened(
         yield image
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, accepted: str = ACCEPTED) -> BinaryIO:
     """Open a regular file that is not empty, for reading.
+
+    Args:
+        path: The file, or a link to it.
+        accepted: What errors say was expected.
 
     Raises:
         PictureError: For a folder, a FIFO, a device, or a file that is missing or cannot be read.
     """
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise PictureError(f"{path} is a folder; expected {ACCEPTED}")
-        if not stat.S_ISREG(status.st_mode):
-            raise PictureError(
-                f"{path.name} is not a regular file but a device, pipe or socket; expected "
-                f"{ACCEPTED}"
-            )
-        if status.st_size == 0:
-            raise PictureError(f"{path.name} is empty (0 bytes); expected {ACCEPTED}")
-        return path.open("rb")
+        # Opening a FIFO would wait for a writer, opening a device may do anything.
+        _check_regular(path, path.stat(), accepted)
+        file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115
+        try:
+            _check_regular(path, os.fstat(file.fileno()), accepted)
+        except PictureError:  # it was replaced meanwhile
+            file.close()
+            raise
+        return file
     except FileNotFoundError as error:
-        raise PictureError(f"there is no file {path}; expected {ACCEPTED}") from error
+        raise PictureError(f"there is no file {shortened(path)}; expected {accepted}") from error
     except PictureError:
         raise
     except (OSError, ValueError) as error:
-        name = path.name if len(path.name) <= 100 else f"{path.name[:100]}..."
         reason = getattr(error, "strerror", None) or error
-        raise PictureError(f"{name} cannot be read: {reason}; expected {ACCEPTED}") from error
+        raise PictureError(
+            f"{shortened(path.name)} cannot be read: {reason}; expected {accepted}"
+        ) from error
+
+
+def _open_nonblocking(name: str, flags: int) -> int:
+    return os.open(name, flags | NONBLOCK)
+
+
+def _check_regular(path: Path, status: os.stat_result, accepted: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise PictureError(f"{path} is a folder; expected {accepted}")
+    if not stat.S_ISREG(status.st_mode):
+        raise PictureError(
+            f"{path.name} is not a regular file but a device, pipe or socket; expected {accepted}"
+        )
+    if status.st_size == 0:
+        raise PictureError(f"{path.name} is empty (0 bytes); expected {accepted}")
+
+
+def shortened(text: object, length: int = 200) -> str:
+    """The text, cut where it is longer than that."""
+    whole = str(text)
+    return whole if len(whole) <= length else f"{whole[:length]}..."
 
 
 def check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -124,12 +154,12 @@ def check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def _identified(file: BinaryIO, name: str, formats: Collection[str]) -> Image.Image:
+def _identified(file: BinaryIO, name: str, formats: Collection[str], accepted: str) -> Image.Image:
     """`Image.open` without the process-wide limit on pixels and its warning, and without mapping
     the file into memory, where one that shrinks meanwhile would end the process."""
     Image.init()
     prefix = file.read(16)
-    is_heif = _is_heif(file, prefix) and not _has_heif()
+    is_heif = "HEIF" in formats and _is_heif(file, prefix) and not has_heif()
     failure: str | None = None
     for kind in () if is_heif else formats:
         factory, accepts = Image.OPEN.get(kind, (None, None))
@@ -137,10 +167,10 @@ def _identified(file: BinaryIO, name: str, formats: Collection[str]) -> Image.Im
             continue
         claimed = False  # that the file is of this kind
         try:
-            accepted = accepts is None or accepts(prefix)
-            if isinstance(accepted, str):  # Pillow was built without what it needs for this kind
-                failure = accepted
-            elif accepted:
+            answer = accepts is None or accepts(prefix)
+            if isinstance(answer, str):  # Pillow was built without what it needs for this kind
+                failure = answer
+            elif answer:
                 claimed = accepts is not None
                 if kind == "GIF":
                     _check_gif(file, name)
@@ -156,9 +186,9 @@ def _identified(file: BinaryIO, name: str, formats: Collection[str]) -> Image.Im
     if failure:
         raise PictureError(
             f"{name} cannot be read, it is damaged, cut off or of a kind that is not supported "
-            f"({failure}); expected {ACCEPTED}"
+            f"({failure}); expected {accepted}"
         )
-    raise PictureError(f"{name} is not an image; expected {ACCEPTED}")
+    raise PictureError(f"{name} is not an image; expected {accepted}")
 
 
 OWN_READERS = {"JPEG": JpegImageFile, "TIFF": TolerantTiff}
@@ -174,7 +204,7 @@ def _is_heif(file: BinaryIO, prefix: bytes) -> bool:
     return b"avif" not in brands and b"avis" not in brands and any(b in HEIF_BRANDS for b in brands)
 
 
-def _has_heif() -> bool:
+def has_heif() -> bool:
     """Whether HEIF can be read, registering pillow-heif if it is installed."""
     if "HEIF" not in Image.OPEN:
         try:
@@ -213,7 +243,7 @@ def _check_gif(file: BinaryIO, name: str) -> None:
     """Count the blocks (GIF89a, sections 20 to 26) that lie before the first frame."""
     file.seek(0)
     header = file.read(13)
-    if len(header) == 13 and header[10] & 128:  # a global colour table
+    if len(header) == 13 and header[10] & 128:  # a global color table
         file.seek(3 << ((header[10] & 7) + 1), 1)
     blocks = 0
     while (kind := file.read(1)) not in (b",", b";", b""):

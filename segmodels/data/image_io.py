@@ -23,6 +23,7 @@ from segmodels.data._untrusted_images import (
     MAX_PIXELS,
     PictureError,
     check_size,
+    has_heif,
     open_regular,
     opened,
 )
@@ -229,9 +230,7 @@ def list_images(folder: Path) -> FolderListing:
 
 
 def _image_suffixes() -> frozenset[str]:
-    from segmodels.data._untrusted_images import _has_heif
-
-    _has_heif()
+    has_heif()
     registered = Image.registered_extensions()
     return frozenset(s for s, kind in registered.items() if kind in FORMATS) | {NPY}
 

@@ -1,6 +1,7 @@
 """Files that are no pictures, damaged, too large, or made to take time and memory."""
 
 import contextlib
+import os
 import struct
 import tracemalloc
 import zlib
@@ -218,3 +219,29 @@ def test_a_file_is_closed_again_whatever_it_holds(tmp_path):
 
 def test_the_limit_of_slow_kinds_names_kinds_that_are_read():
     assert set(_untrusted_images.SLOW_FORMATS) < set(_untrusted_images.FORMATS)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_or_a_device_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(PictureError, match=rf"{name} is not a regular file but a device, pipe"):
+            read_image_array(tmp_path / name)
+
+
+def test_a_file_that_becomes_a_fifo_meanwhile_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path, encoded(GREY, "PNG"))
+    before = path.stat()
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(Path, "stat", lambda _, **__: before)
+    with pytest.raises(PictureError, match="is not a regular file"):
+        read_image_array(path)
+
+
+def test_a_path_longer_than_the_system_takes_is_refused_with_a_short_sentence(tmp_path):
+    for path in (tmp_path / ("x" * 5000), Path("/".join(["y" * 200] * 40))):
+        with pytest.raises(PictureError, match="File name too long") as caught:
+            read_image_array(path)
+        assert len(str(caught.value)) < 500
