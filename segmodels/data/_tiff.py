@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 # Tags
 SUBFILE_TYPE, WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 FILL_ORDER, DESCRIPTION, STRIP_OFFSETS, SAMPLES, ROWS, STRIP_BYTES = 266, 270, 273, 277, 278, 279
-MAX_SAMPLE, PLANAR, PREDICTOR, COLOR_MAP = 281, 284, 317, 320
+ORIENTATION, MAX_SAMPLE, PLANAR, PREDICTOR, COLOR_MAP = 274, 281, 284, 317, 320
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 EXTRA_SAMPLES, SAMPLE_FORMAT = 338, 339
 
@@ -29,6 +29,7 @@ SEPARATE_PLANES = 2
 REDUCED, MASK = 1, 4  # bits of SUBFILE_TYPE: a page that is no image of its own
 # Without loss, and decoded to bytes: none, LZW, deflate (three numbers), packbits, LZMA, ZSTD.
 LOSSLESS = (1, 5, 8, 32946, 32773, 34925, 50000)
+LOSSY = (6, 7, 33003, 33004, 33005, 34712, 34887, 34892, 50001, 50002, 52546)  # JPEG and the like
 WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)  # libtiff ignores the tag with other compressions
 KINDS = {1: "u", 2: "i", 3: "f"}  # of SAMPLE_FORMAT, as NumPy's
 MAX_BYTES_PER_PIXEL = 16  # of the pixels that the caller accepts
@@ -261,3 +262,16 @@ def declared_white(image: TiffImageFile) -> int | None:
     largest = max(largest) if isinstance(largest, tuple) else largest
     is_depth = isinstance(largest, int) and largest >= 255 and largest & (largest + 1) == 0
     return largest if is_depth else None
+
+
+def orientation_of(image: TiffImageFile) -> int:
+    """EXIF's, 1 to 8, before Pillow has loaded the image, which turns it and forgets."""
+    value = image.tag_v2.get(ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+def palette_of(image: TiffImageFile) -> NDArray[np.uint8]:
+    """(N, 3) colors of the indices."""
+    colors = np.array(image.tag_v2[COLOR_MAP], np.uint32).reshape(3, -1).T
+    shift = 8 if colors.max() > 255 else 0  # some writers keep 8 bits
+    return (colors >> shift).astype(np.uint8)

@@ -267,3 +267,15 @@ def _correct_ycbcr_tiff(image: TiffImageFile) -> None:
         arguments = ("RGBX", "raw", False, tags.offset)
         image.tile = [ImageFile._Tile("libtiff", (0, 0, *image.size), 0, arguments)]
         image.use_load_libtiff = True
+
+
+def is_lossless_webp(file: BinaryIO) -> bool:
+    """Whether the (first) image of a WebP is coded without loss (RFC 9649)."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        kind, size = head[:4], int.from_bytes(head[4:], "little")
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L"
+        # The chunks of a frame follow its 16 bytes of header.
+        file.seek(16 if kind == b"ANMF" else size + size % 2, 1)
+    return False

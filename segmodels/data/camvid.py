@@ -1,8 +1,6 @@
 """CamVid's classes, and the encodings in which its label images are published."""
 
-from collections.abc import Mapping, Sequence
-
-from segmodels.data.labels import IGNORE_INDEX, Color, LabelEncoding
+Color = tuple[int, int, int]
 
 CLASS_NAMES = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
@@ -47,23 +45,3 @@ OFFICIAL_COLORS: dict[Color, str] = {
 }
 # SegNet's own images of its 11 classes have the official colors of the classes that name them, but:
 SEGNET_COLORS: dict[Color, str] = {(60, 40, 222): "pavement"}
-
-
-def camvid_encoding(
-    class_names: Sequence[str], colors: Mapping[Color, int]
-) -> LabelEncoding | None:
-    """The encoding of label images of CamVid for a network that knows its 11 classes, in whatever
-    order; None for other classes.
-
-    Args:
-        class_names: the network's classes.
-        colors: ids of the network's own colors, which take precedence.
-    """
-    names = [name.lower() for name in class_names]
-    if sorted(names) != sorted(CLASS_NAMES):
-        return None
-    published = {
-        color: names.index(name) for color, name in {**OFFICIAL_COLORS, **SEGNET_COLORS}.items()
-    }
-    void_ids = (VOID_ID, IGNORE_INDEX)
-    return LabelEncoding(len(names), void_ids, {(0, 0, 0): IGNORE_INDEX, **published, **colors})

@@ -103,7 +103,7 @@ def read_image(picture: Picture, *, max_pixels: int = MAX_PIXELS, page: int = 0)
     path = Path(picture)
     with opened(path, max_pixels) as image:
         if page:
-            _seek_page(image, page, path.name)
+            seek_page(image, page, path.name)
         return _read_image(image, path.name, max_pixels, own=True)
 
 
@@ -316,7 +316,7 @@ def _decoded(
     image: Image.Image, name: str, frame: tuple[int, int, int, int] | None = None
 ) -> Image.Image:
     """RGB of a loaded image. frame: the part of the canvas that its first frame covers."""
-    orientation = _exif_orientation(image)  # after loading, with which Pillow turns TIFFs by itself
+    orientation = exif_orientation(image)  # after loading, with which Pillow turns TIFFs by itself
     note = None
     if image.mode.startswith(("I", "F")):
         image, note = _grey_to_eight_bits(image, name)
@@ -344,7 +344,8 @@ def _noted(image: Image.Image, note: str | None) -> Image.Image:
     return image
 
 
-def _exif_orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """1 to 8, of an image that is loaded."""
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # EXIF that cannot be read turns nothing
@@ -359,6 +360,15 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     image.getexif().clear()
     image.getexif()[0x0112] = orientation
     return ImageOps.exif_transpose(image)
+
+
+def turned(array: NDArray, orientation: int) -> NDArray:
+    """(H, W, ...) as it is stored -> upright, as EXIF 2.3 defines the orientations; a view."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
 
 
 # ---- depth ----
@@ -421,7 +431,8 @@ def _grey_to_eight_bits(image: Image.Image, name: str) -> tuple[Image.Image, str
 # ---- TIFF, PNG, PPM ----
 
 
-def _seek_page(image: Image.Image, page: int, name: str) -> None:
+def seek_page(image: Image.Image, page: int, name: str) -> None:
+    """Go to one of the pages that `page_count` counts. PictureError if there is no such page."""
     pages = _pages(image) if isinstance(image, TiffImageFile) else [0]
     if page >= len(pages):
         raise PictureError(f"{name} has {len(pages)} pages; page {page} was asked for, from 0 on")
@@ -456,7 +467,7 @@ def _tiff_image(image: TiffImageFile, name: str, max_pixels: int) -> Image.Image
     alpha = extra[0] if extra else (2 if photometric == _tiff.RGB and count == 4 else 0)
     note = None
     if photometric == _tiff.PALETTE:
-        used = _palette_colors(samples[..., 0], tags[_tiff.COLOR_MAP])
+        used = _tiff.palette_of(image)[samples[..., 0].astype(np.intp)]
         alphas = samples[..., 1:2]
     else:
         scaled, note = _scaled(samples, _tiff.declared_white(image), name, colors)
@@ -471,15 +482,8 @@ def _tiff_image(image: TiffImageFile, name: str, max_pixels: int) -> Image.Image
         used = np.concatenate([used, alphas], axis=2)
     decoded = _image_of(used, premultiplied=alpha == 1)
     decoded.info.update({k: v for k, v in image.info.items() if k == "icc_profile"})
-    orientation = tags.get(274, 1)
-    result = _upright(_decoded(decoded, name), orientation if orientation in range(1, 9) else 1)
+    result = _upright(_decoded(decoded, name), _tiff.orientation_of(image))
     return _noted(result, note)
-
-
-def _palette_colors(indices: NDArray, table: tuple[int, ...]) -> NDArray[np.uint8]:
-    colors = np.array(table, np.uint32).reshape(3, -1).T
-    shift = 8 if colors.max() > 255 else 0  # some writers keep 8 bits
-    return (colors >> shift).astype(np.uint8)[indices.astype(np.intp)]
 
 
 def _image_of(array: NDArray[np.uint8], premultiplied: bool) -> Image.Image:
@@ -503,7 +507,7 @@ def _multispectral(
         if not isinstance(image, TiffImageFile):
             return None
         if page:
-            _seek_page(image, page, path.name)
+            seek_page(image, page, path.name)
         tags = image.tag_v2
         count = tags.get(_tiff.SAMPLES, 1)
         extra = [kind for kind in tags.get(_tiff.EXTRA_SAMPLES, ()) if kind in (1, 2)]
@@ -596,7 +600,7 @@ def _deep_png(image: PngImageFile, name: str) -> Image.Image | None:
         scaled = np.dstack([scaled, alpha])
     decoded = _image_of(scaled, premultiplied=False)
     decoded.info.update({k: v for k, v in image.info.items() if k == "icc_profile"})
-    result = _upright(_decoded(decoded, name), _exif_orientation(image))
+    result = _upright(_decoded(decoded, name), exif_orientation(image))
     return _noted(result, note)
 
 
@@ -688,7 +692,7 @@ def _cropped_avif(image: ImageFile.ImageFile, name: str) -> Image.Image | None:
     image.load()
     cropped = image.crop(box)
     cropped.info.update(image.info)
-    orientation = _exif_orientation(image)
+    orientation = exif_orientation(image)
     cropped.info.pop("exif", None)
     return _upright(_decoded(cropped, name), orientation)
 

@@ -123,7 +123,8 @@ def _has_binary_labels(root: Path) -> bool:
     """Judged by the first split that there is, so that all splits are read alike."""
     for split in SPLITS:
         if has_split(root, split):
-            return are_binary(sample.label for sample in samples_of(layout_of(root, split))[0])
+            samples, _ = samples_of(layout_of(root, split))
+            return are_binary((sample.label, 0) for sample in samples)
     return False
 
 

@@ -88,7 +88,7 @@ def test_a_label_in_colours_is_refused_unless_they_are_declared(folder):
     _, label = first_files(folder)
     Image.new("RGB", (48, 40), (9, 8, 7)).save(label)
     with pytest.raises(
-        DataError, match=rf"{label} is a picture of colours, and no colours are dec"
+        DataError, match=rf"{label} is an image of colors, and no colors are dec"
     ):
         open_data(folder, "train").target(0)
 
