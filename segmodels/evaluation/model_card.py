@@ -1,10 +1,11 @@
-"""Model cards, made from the record: what was measured, how it was trained, what is declared.
+"""Model cards, generated from the files of a model folder.
 
-    evaluation.json     the metrics, by `segmodels evaluate --card`
-    training.json       the training's configuration, by `segmodels train`
-    card.json           what neither tells (dataset, license, terms), by `segmodels card`; optional
+    evaluation.json     metrics, written by `segmodels evaluate --card`
+    training.json       training options, written by `segmodels train`
+    card.json           other information (dataset, license, terms), written by `segmodels card`;
+                        optional
 
-What the record does not tell is left out of the card, never guessed.
+Missing information is omitted from the card, never guessed.
 """
 
 import json
@@ -38,15 +39,15 @@ from segmodels.utils.formatting import percent
 
 EXAMPLES_NAME = "examples.jpg"  # beside the card, see `qualitative.write_examples`
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
-OUT_OF_DOMAIN = "out_of_domain"  # of evaluation.json: metrics on data of another origin, by name
-WEIGHTS_DIGEST = "weights_sha256"  # of its entries: the weights that were measured
-# Found in cards that segmodels, now or in earlier versions, and huggingface_hub's mixin write.
+OUT_OF_DOMAIN = "out_of_domain"  # entry of evaluation.json: metrics on other datasets, by name
+WEIGHTS_DIGEST = "weights_sha256"  # entry of evaluation.json: the evaluated weights
+# Found in generated cards: of segmodels, of its earlier versions, and of huggingface_hub's mixin.
 GENERATED_MARKS = (
     "<!-- Written by segmodels;",
     "Part of segmodels: FCN, U-Net and SegNet, side by side.",
     "- Docs: [More Information Needed]",
 )
-# Entries of training.json that are no options of `segmodels train`.
+# Entries of training.json that are not options of `segmodels train`.
 NO_OPTIONS = ("network", "start", START_TRAINING, "carried_over")
 OVERALL = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
 CLASS_TITLES = {
@@ -56,25 +57,25 @@ CLASS_TITLES = {
     "accuracy": "accuracy (recall)",
     "boundary_f1": "boundary F1",
 }
-NOTABLE = 0.05  # share of a class's pixels from which on a confusion is mentioned
-NO_SELECTION = "Which images guided the choices of the training is not recorded."
+NOTABLE = 0.05  # confusions of at least this share of a class's pixels are mentioned
+NO_SELECTION = "How settings were chosen is not recorded."
 
 
 @dataclass(frozen=True)
 class CardInfo:
-    """The content of card.json: what the record of training and evaluation does not tell.
+    """The content of card.json: information that training and evaluation do not record.
 
     Attributes:
-        dataset: A key of `dataset_info.DATASETS`, whose facts the other fields override.
-        dataset_name: The training data's name.
-        license: Of the weights, as the Hub spells it: "cc-by-4.0", "other" ...
-        license_name: Its name, where `license` is "other".
-        license_link: Where its terms are stated.
-        terms: Of the weights and the data, in Markdown.
-        limits: What the network is not for, in Markdown.
-        selection: On which images choices were made, and how often the measured split was looked
-            at, in Markdown.
-        examples: What the images of examples.jpg are, in Markdown.
+        dataset: A key of `dataset_info.DATASETS`; the other fields override its entries.
+        dataset_name: Name of the training data.
+        license: License of the weights as a Hub identifier: "cc-by-4.0", "other" ...
+        license_name: Name of the license if `license` is "other".
+        license_link: URL of the license terms.
+        terms: Terms of the weights and the data, in Markdown.
+        limits: Uses that the network is not intended for, in Markdown.
+        selection: Which images were used to choose settings, and how often the reported split was
+            evaluated, in Markdown.
+        examples: Description of the images in examples.jpg, in Markdown.
     """
 
     dataset: str | None = None
@@ -89,11 +90,11 @@ class CardInfo:
 
     @property
     def known(self) -> DatasetInfo | None:
-        """The facts of `dataset`."""
+        """What is known about `dataset`."""
         return DATASETS[self.dataset] if self.dataset else None
 
     def complete(self) -> "CardInfo":
-        """With the facts of a known dataset where a field is None."""
+        """Fill in fields that are None with what is known about the dataset."""
         known = self.known
         if known is None:
             return self
@@ -112,11 +113,11 @@ class CardInfo:
 
 
 def read_card_info(folder: Path) -> CardInfo:
-    """The folder's card.json, empty if there is none. CheckpointError if it cannot be used."""
+    """Read card.json; empty if there is none. Raises CheckpointError if it is invalid."""
     path = folder / CARD_INFO_NAME
     if not path.exists():
         return CardInfo()
-    entries = _read_json(path, "mend it or delete it")
+    entries = _read_json(path, "correct or delete it")
     names = [field.name for field in fields(CardInfo)]
     if not isinstance(entries, dict) or not set(entries) <= set(names):
         raise CheckpointError(f"{path} must be an object with the entries {', '.join(names)}")
@@ -126,13 +127,13 @@ def read_card_info(folder: Path) -> CardInfo:
     if entries.get("dataset") not in (None, *DATASETS):
         raise CheckpointError(
             f"{path}: dataset must be one of {', '.join(DATASETS)}, got {entries['dataset']!r}; "
-            "describe any other by dataset_name, license and terms"
+            "for other datasets, set dataset_name, license and terms"
         )
     return CardInfo(**entries)
 
 
 def write_card_info(folder: Path, changes: Mapping[str, str]) -> None:
-    """Change entries of the folder's card.json; CheckpointError if it cannot be read."""
+    """Update entries of card.json. Raises CheckpointError if it is invalid."""
     info = replace(read_card_info(folder), **changes)
     entries = {name: value for name, value in asdict(info).items() if value is not None}
     write_text(folder / CARD_INFO_NAME, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
@@ -141,14 +142,14 @@ def write_card_info(folder: Path, changes: Mapping[str, str]) -> None:
 def record_evaluation(
     folder: Path, report: Mapping[str, Any], *, out_of_domain: str | None = None
 ) -> None:
-    """Write a model folder's evaluation.json, atomically.
+    """Write evaluation.json atomically.
 
-    Metrics on data of another origin that are there stay if they are of the same weights.
+    Existing out-of-domain metrics are kept if they were measured on the same weights.
 
     Args:
-        folder: The model's folder.
+        folder: The model folder.
         report: `Evaluation.to_json()`, with "split" and "data".
-        out_of_domain: Keep the folder's own metrics, and add these under this name.
+        out_of_domain: Keep the main metrics and add these under this name instead.
     """
     path = folder / EVALUATION_NAME
     try:
@@ -156,7 +157,7 @@ def record_evaluation(
     except CheckpointError:
         if out_of_domain:
             raise
-        before = {}  # to be replaced
+        before = {}  # is replaced
     if not isinstance(before, dict):
         before = {}
     digest = weights_digest(folder)
@@ -176,7 +177,7 @@ def record_evaluation(
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of the folder's weights, hexadecimal."""
+    """SHA-256 of the weights file, hexadecimal."""
     with open(folder / WEIGHTS_NAME, "rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
@@ -184,20 +185,20 @@ def weights_digest(folder: Path) -> str:
 def check_card_can_be_written(
     folder: Path, *, overwrite: bool = False, needs_evaluation: bool = False
 ) -> None:
-    """Find what would keep `write_card` from writing, before anything is computed.
+    """Check that `write_card` will succeed, before starting a long computation.
 
     Args:
-        folder: The model's folder.
+        folder: The model folder.
         overwrite: Whether a README.md that segmodels did not write may be replaced.
-        needs_evaluation: Whether evaluation.json has to be there already.
+        needs_evaluation: Whether evaluation.json must already exist.
 
     Raises:
-        CheckpointError: If a README.md by hand is there, or a record cannot be read.
+        CheckpointError: If there is a hand-written README.md, or a file cannot be read.
     """
     card = folder / CARD_NAME
     if card.exists() and not overwrite and not is_generated(card):
         raise CheckpointError(
-            f"{card} was not written by segmodels: add --overwrite to replace it, or move it away"
+            f"{card} was not written by segmodels: add --overwrite to replace it, or move it"
         )
     read_card_info(folder)
     _read_training(folder)
@@ -206,25 +207,25 @@ def check_card_can_be_written(
 
 
 def is_generated(card: Path) -> bool:
-    """Whether a README.md is a card that segmodels, or huggingface_hub for it, wrote."""
+    """Whether a README.md was generated by segmodels or huggingface_hub."""
     text = card.read_text(encoding="utf-8", errors="replace")
     return not text.strip() or any(mark in text for mark in GENERATED_MARKS)
 
 
 def write_card(folder: Path, *, overwrite: bool = False) -> Path:
-    """Write README.md, atomically, into a model folder.
+    """Write README.md of a model folder atomically.
 
     Args:
-        folder: A model folder with evaluation.json, and perhaps training.json, card.json and
+        folder: A model folder with evaluation.json and, optionally, training.json, card.json and
             examples.jpg.
         overwrite: Replace a README.md that segmodels did not write.
 
     Returns:
-        The card's path.
+        The path of the card.
 
     Raises:
-        CheckpointError: If evaluation.json is missing, a record cannot be read, or a README.md by
-            hand is there.
+        CheckpointError: If evaluation.json is missing, a file cannot be read, or there is a
+            hand-written README.md.
     """
     check_card_can_be_written(folder, overwrite=overwrite, needs_evaluation=True)
     text = card_text(
@@ -241,12 +242,12 @@ def write_card(folder: Path, *, overwrite: bool = False) -> Path:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The folder's evaluation.json.
+    """Read evaluation.json.
 
-    One of an earlier version is completed by what its confusion matrix tells: Dice, precision and
-    absent classes. CheckpointError if it is missing, cannot be read, or is of other weights.
+    Files of earlier versions are completed from the confusion matrix: Dice, precision and absent
+    classes. Raises CheckpointError if it is missing, invalid, or for other weights.
     """
-    path, remedy = folder / EVALUATION_NAME, "make it with `segmodels evaluate --card`"
+    path, remedy = folder / EVALUATION_NAME, "create it with `segmodels evaluate --card`"
     evaluation = _read_json(path, remedy)
     needed = ("split", "pictures", "classes", *OVERALL)
     if not isinstance(evaluation, dict) or not set(needed) <= set(evaluation):
@@ -280,18 +281,18 @@ def card_text(
     *,
     has_examples: bool = False,
 ) -> str:
-    """Make the card.
+    """Generate the card.
 
     Args:
         model: The network.
         name: The repository's name.
-        evaluation: Content of evaluation.json, also of an earlier version's.
+        evaluation: Content of evaluation.json, also of earlier versions.
         training: Content of training.json.
         info: Content of card.json.
-        has_examples: Whether examples.jpg is beside the card.
+        has_examples: Whether the folder contains examples.jpg.
 
     Returns:
-        Markdown, with the Hub's metadata in front.
+        Markdown with the metadata of the Hub as front matter.
     """
     info = (info or CardInfo()).complete()
     evaluation = _completed(evaluation)
@@ -328,7 +329,7 @@ def card_text(
 
 
 def _completed(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """An evaluation.json of an earlier version with what its confusion matrix tells besides."""
+    """Add metrics that evaluation.json of an earlier version lacks, from its confusion matrix."""
     if "confusion_matrix" not in evaluation:
         return dict(evaluation)
     matrix = np.array(evaluation["confusion_matrix"], np.int64)
@@ -364,7 +365,7 @@ def _metadata(
         tags=["semantic-segmentation", model.architecture, "pytorch_model_hub_mixin"],
         datasets=[info.dataset] if info.dataset else None,
         metrics=["mean_iou", "accuracy"],
-        model_name=name if results else None,  # the Hub takes it with results alone
+        model_name=name if results else None,  # the Hub accepts it only with results
         eval_results=results or None,
     )
 
@@ -394,7 +395,7 @@ def _not_judged(row: Mapping[str, Any]) -> bool:
 
 
 def _source_table(evaluation: Mapping[str, Any]) -> str:
-    """Means and IoU of each source over the classes that its ground truth has; "" without any."""
+    """Means and IoU of each source over its labelled classes; "" without sources."""
     sources = evaluation.get("sources", {})
     classes = [
         name
@@ -419,7 +420,7 @@ def _out_of_domain(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     sections = []
     for name, section in evaluation.get(OUT_OF_DOMAIN, {}).items():
         parts = dict(section)
-        if "sources" not in parts:  # one line for all of it
+        if "sources" not in parts:  # a single row for all images
             parts["sources"] = {section.get("data", ""): section}
         sections.append(
             {
@@ -445,16 +446,16 @@ def _weakest(evaluation: Mapping[str, Any]) -> list[str]:
 def weakest_classes(
     matrix: NDArray[np.int64], class_names: Sequence[str], count: int = 3
 ) -> list[str]:
-    """Describe the classes of the lowest IoU.
+    """Describe the classes with the lowest IoU.
 
     Args:
         matrix: [target, prediction] pixel counts.
         class_names: In the order of the ids.
-        count: How many classes.
+        count: Number of classes.
 
     Returns:
-        A sentence or two for each, lowest IoU first: how much of it is found, what the rest is
-        taken for, and what is taken for it.
+        One or two sentences per class, lowest IoU first: its accuracy, and the classes that it is
+        most often confused with.
     """
     iou, found = per_class_iou(matrix), per_class_accuracy(matrix)
     order = [int(i) for i in np.argsort(iou, kind="stable") if matrix[i].any()]
@@ -469,41 +470,34 @@ def _sentences(
     found: NDArray[np.float64],
 ) -> str:
     name = class_names[class_id]
-    missed = _others(matrix[class_id], class_id, "% are taken for", "% for", class_names)
-    wrong = _others(matrix[:, class_id], class_id, "% is", "%", class_names)
+    missed = _others(matrix[class_id], class_id, "as", class_names)
+    wrong = _others(matrix[:, class_id], class_id, "are", class_names)
     text = f"**{name}** (IoU {percent(iou[class_id])} %): "
-    text += f"{100 * found[class_id]:.0f} % of its pixels are found" + (
-        f", {missed}." if missed else "."
-    )
-    return text + (f" Of what is predicted as {name}, {wrong}." if wrong else "")
+    text += f"{100 * found[class_id]:.0f} % of its pixels are classified correctly"
+    text += f", {missed}." if missed else "."
+    return text + (f" Of the pixels predicted as {name}, {wrong}." if wrong else "")
 
 
-def _others(
-    counts: NDArray[np.int64], class_id: int, first: str, next_: str, class_names: Sequence[str]
-) -> str:
-    """The two largest of the other classes, if they are notable.
-
-    "27 % are taken for building and 10 % for tree" where the words are `first` and `next_`.
-    """
+def _others(counts: NDArray[np.int64], class_id: int, word: str, class_names: Sequence[str]) -> str:
+    """The two largest of the other classes, if notable: "27 % as building and 10 % as tree"."""
     shares = counts / max(1, counts.sum())
     shares[class_id] = 0
     largest = [i for i in np.argsort(-shares, kind="stable")[:2] if shares[i] >= NOTABLE]
-    words = zip(largest, (first, next_), strict=False)
-    return " and ".join(f"{100 * shares[i]:.0f} {word} {class_names[i]}" for i, word in words)
+    return " and ".join(f"{100 * shares[i]:.0f} % {word} {class_names[i]}" for i in largest)
 
 
 # ---- training and terms ----
 
 
 def _commands(training: Mapping[str, Any] | None, name: str) -> list[str]:
-    """The commands that repeat the training, one for each stage."""
+    """The commands that reproduce the training, one per stage."""
     stages = _stages(training)
     names = [*(f"{name}-stage-{number}" for number in range(1, len(stages))), name]
     return list(map(_command, stages, [None, *names], names))
 
 
 def _stages(training: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The recorded trainings, each of which started from the one before."""
+    """The recorded training stages, each started from the previous one."""
     return [*_stages(training.get(START_TRAINING)), training] if training else []
 
 
@@ -521,14 +515,14 @@ def _command(training: Mapping[str, Any], start: str | None, out: str) -> str:
 
 
 def _argument(value: Any) -> str:
-    """As it is typed; of a path only its last part, since a card is for other machines."""
+    """As a command-line argument; absolute paths are reduced to their last component."""
     if isinstance(value, list):
         return " ".join(map(str, value))
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
 
 
 def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, info: CardInfo) -> str:
-    """What is known of them: the dataset's, and VGG16's where the encoder started from it."""
+    """The terms of the dataset and, if the encoder was initialised from it, of VGG16."""
     parts = []
     if info.terms:
         parts.append(info.terms)
@@ -537,23 +531,24 @@ def _terms(model: SegmentationModel, training: Mapping[str, Any] | None, info: C
         link = f"[{name}]({info.license_link})" if info.license_link else name
         parts.append(f"License of the weights: {link}.")
     else:
-        parts.append("No license of the weights is declared.")
+        parts.append("No license is declared for these weights.")
     stages = _stages(training)
     if any(stage.get("vgg16") for stage in stages):
         oxford = model.image_std == list(OXFORD_STD)
         parts.append(
-            "The encoder started from Oxford's VGG16 (Simonyan and Zisserman, 2015; CC BY 4.0)."
+            "The encoder was initialised from Oxford's VGG16 (Simonyan and Zisserman, 2015; "
+            "CC BY 4.0)."
             if oxford
-            else "The encoder started from VGG16's ImageNet weights."
+            else "The encoder was initialised from VGG16's ImageNet weights."
         )
     if stages and stages[0].get("start"):
         start = _argument(stages[0]["start"])
-        parts.append(f"The training started from the weights of `{start}`.")
+        parts.append(f"Training started from the weights of `{start}`.")
     return " ".join(parts)
 
 
 def _escaped(name: str) -> str:
-    """A name as text that Markdown takes for nothing else."""
+    """Escape a name for use as plain text in Markdown."""
     return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", name)
 
 

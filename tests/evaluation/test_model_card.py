@@ -96,7 +96,7 @@ def test_a_training_in_stages_has_a_command_for_each(folder):
     assert "--out unet-camvid \\" in later
     assert "--start unet-camvid-stage-1" in later
     assert "start-training" not in text
-    assert "started from VGG16's ImageNet weights" in text
+    assert "initialised from VGG16's ImageNet weights" in text
 
 
 def test_a_start_whose_training_is_not_recorded_is_named(folder):
@@ -108,7 +108,7 @@ def test_a_start_whose_training_is_not_recorded_is_named(folder):
 
 def test_the_published_metrics_stand_beside_ours_where_there_are_any(folder, tmp_path):
     assert (
-        "| as published: none on this test set | - | - | - | - |" in write_card(folder).read_text()
+        "| no published result on this test set | - | - | - | - |" in write_card(folder).read_text()
     )
     segnet = tmp_path / "segnet-camvid"
     SegNet(class_names=["road", "sky"], variant="basic").save_pretrained(segnet)
@@ -116,7 +116,7 @@ def test_the_published_metrics_stand_beside_ours_where_there_are_any(folder, tmp
     write_card_info(segnet, {"dataset": "camvid"})
     text = write_card(segnet).read_text()
     assert "| SegNet, 3,433 images (SegNet paper) | 60.10 | 90.40 | 71.20 | 46.84 |" in text
-    assert "as published: none" not in text
+    assert "no published result" not in text
 
 
 def test_a_card_says_where_the_network_fails(folder):
@@ -124,7 +124,10 @@ def test_a_card_says_where_the_network_fails(folder):
     matrix = [[90, 10], [30, 70]]
     (folder / "evaluation.json").write_text(json.dumps({**EVALUATION, "confusion_matrix": matrix}))
     text = write_card(folder).read_text()
-    assert "- **sky** (IoU 63.64 %): 70 % of its pixels are found, 30 % are taken for road." in text
+    assert (
+        "- **sky** (IoU 63.64 %): 70 % of its pixels are classified correctly, 30 % as road."
+        in text
+    )
 
 
 NAMES = ["sky", "road", "pole", "cat"]
@@ -136,19 +139,19 @@ def test_the_weakest_classes_in_words_by_hand():
     matrix = np.array([[900, 0, 0, 0], [0, 80, 120, 0], [50, 10, 40, 0], [0, 0, 0, 0]])
     pole, road = weakest_classes(matrix, NAMES, count=2)
     assert pole == (
-        "**pole** (IoU 18.18 %): 40 % of its pixels are found, 50 % are taken for sky and 10 % for "
-        "road. Of what is predicted as pole, 75 % is road."
+        "**pole** (IoU 18.18 %): 40 % of its pixels are classified correctly, 50 % as sky and 10 % "
+        "as road. Of the pixels predicted as pole, 75 % are road."
     )
     # road: IoU 80 / (200 + 10), 60 % taken for pole; of 90 predicted as road, 11 % is pole.
     assert road == (
-        "**road** (IoU 38.10 %): 40 % of its pixels are found, 60 % are taken for pole. Of what is "
-        "predicted as road, 11 % is pole."
+        "**road** (IoU 38.10 %): 40 % of its pixels are classified correctly, 60 % as pole. Of the "
+        "pixels predicted as road, 11 % are pole."
     )
 
 
 def test_what_is_right_needs_no_more_words():
     (line,) = weakest_classes(np.diag([100, 0]), ["sky", "road"])
-    assert line == "**sky** (IoU 100.00 %): 100 % of its pixels are found."
+    assert line == "**sky** (IoU 100.00 %): 100 % of its pixels are classified correctly."
 
 
 def test_absent_classes_are_not_weak():
@@ -168,7 +171,7 @@ def test_the_terms_of_a_known_dataset_are_linked(folder):
     assert "# U-Net on CamVid\n" in card.text
     assert card.data.license == "cc-by-nc-4.0"
     assert card.data.license_link == "https://creativecommons.org/licenses/by-nc/4.0/"
-    assert "not a component for vehicles" in card.text
+    assert "not for use in vehicles" in card.text
     write_card_info(folder, {"dataset": "animals"})
     card = ModelCard.load(write_card(folder))
     assert (card.data.license, card.data.license_name) == ("other", "research-only")
@@ -182,7 +185,10 @@ def test_what_is_declared_overrides_what_is_known(folder):
     card = ModelCard.load(write_card(folder))
     assert "# U-Net on my streets\n" in card.text
     assert card.data.license == "cc-by-nc-4.0"
-    assert "Trained on the split `train` alone. Chosen on `val`. Repeat it with" in card.text
+    assert (
+        "Trained on the split `train` only. Chosen on `val`. To reproduce the training:"
+        in card.text
+    )
 
 
 def test_nothing_is_guessed_of_others_data(folder, tmp_path):
@@ -191,10 +197,10 @@ def test_nothing_is_guessed_of_others_data(folder, tmp_path):
     card = ModelCard.load(write_card(own))
     assert "# U-Net\n" in card.text
     assert (card.data.license, card.data.datasets, card.data.eval_results) == (None, None, None)
-    assert "No license of the weights is declared." in card.text
+    assert "No license is declared for these weights." in card.text
     for word in ("CC BY-NC", "street", "vehicle", "CamVid", "published", "at the end"):
         assert word not in card.text
-    assert "Which images guided the choices of the training is not recorded." in card.text
+    assert "How settings were chosen is not recorded." in card.text
     assert 'segmenter("image.jpg")' in card.text
     assert card_errors(card.content) == []
 
@@ -212,15 +218,15 @@ def test_a_license_without_terms_is_named_and_linked(folder):
     ("split", "said"),
     [
         ("train", "The network was trained on this split"),
-        ("val", "Training validates on this split."),
-        ("test", "void not judged.\n"),
+        ("val", "Training was monitored on this split."),
+        ("test", "ignores boundaries next to void.\n"),
     ],
 )
 def test_the_split_that_was_measured_is_told(folder, split, said):
     report = {**EVALUATION, "split": split, "data": "nuclei"}
     (folder / "evaluation.json").write_text(json.dumps(report))
     text = write_card(folder).read_text()
-    assert f"on the 2 images of the split `{split}` of `nuclei`: single scale" in text
+    assert f"on the 2 images of the split `{split}` of `nuclei`: single-scale" in text
     assert said in text
 
 
@@ -236,8 +242,10 @@ def test_what_was_measured_besides_is_in_the_card(folder):
     report["errors"] = [{"image": "a.png", "error": "broken"}]
     (folder / "evaluation.json").write_text(json.dumps(report))
     text = write_card(folder).read_text()
-    assert "1 more could not be read and are left out." in text
-    assert "The ground truth lacks sky. Over the 1 classes present: mean IoU 90.00" in text
+    assert "1 more could not be read and are excluded." in text
+    assert (
+        "The ground truth does not contain sky. Over the 1 classes present: mean IoU 90.00" in text
+    )
     assert "| lab\\_a | 2 | 90.00 | 95.00 | 80.00 | 90.00 |" in text
     assert "precision 50.00, recall 25.00, AP 20.00" in text
     assert "V-Rand 97.00, V-Info 98.00, pixel error 6.00, warping error 0.04 (in percent)" in text
@@ -322,7 +330,7 @@ def test_metrics_of_other_weights_make_no_card(folder):
     record_evaluation(folder, EVALUATION)
     write_card(folder)
     UNet(class_names=["road", "sky"], base_channels=2).save_pretrained(folder)
-    with pytest.raises(CheckpointError, match=r"was measured on other weights: make it with"):
+    with pytest.raises(CheckpointError, match=r"was measured on other weights: create it with"):
         write_card(folder)
 
 
@@ -357,7 +365,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(folder):
     evaluation = EVALUATION | {"classes": dict.fromkeys(names, row)}
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     text = write_card(folder).read_text()
-    assert r"for 2 classes: \<script\>, a\|b\_c." in text
+    assert r"segment 2 classes: \<script\>, a\|b\_c." in text
     assert r"| \<script\> | 50.00 |" in text
     assert r"| a\|b\_c | 50.00 |" in text
 
