@@ -6,8 +6,17 @@ import tempfile
 from pathlib import Path
 
 from segmodels.cli._common import CommandError, Commands, add_device, open_segmenter
-from segmodels.data.dataset import SPLITS, open_data
+from segmodels.data.dataset import (
+    SPLITS,
+    HoldOut,
+    SegmentationData,
+    has_split,
+    hold_out_of,
+    open_split,
+)
+from segmodels.hub.filenames import HELD_OUT
 from segmodels.inference.results import save_png
+from segmodels.training.record import fetch_record
 from segmodels.utils.files import write_text
 
 
@@ -22,7 +31,22 @@ def add(commands: Commands) -> None:
     )
     command.add_argument("--model", required=True, help="Hub id or folder")
     command.add_argument("--data", required=True, type=Path, help="folder of the dataset")
-    command.add_argument("--split", default="test", help=f"{', '.join(SPLITS)}; default: test")
+    command.add_argument(
+        "--split",
+        default="test",
+        help=f"{', '.join(SPLITS)}, or all images of a dataset without lists; default: test",
+    )
+    command.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with --split val or train: the share of the training images that --val-fraction of "
+        "`segmodels train` held out; default: those that the model's training.json names",
+    )
+    command.add_argument("--folds", type=int, metavar="K", help="likewise, of a cross-validation")
+    command.add_argument("--fold", type=int, metavar="k", help="the fold that was held out")
+    command.add_argument("--seed", type=int, default=0, help="of the training; default: 0")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to FILE")
     command.add_argument("--csv", type=Path, metavar="FILE", help="write a row per image to FILE")
     command.add_argument(
@@ -80,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
 
     _check_options(options)
     options.device = join_processes(options.device)
-    data = open_data(options.data, options.split)
+    data = _open_data(options)
     segmenter = open_segmenter(options)
     asked_for = [*options.objects, *([options.membrane] if options.membrane else [])]
     check_classes(segmenter.model.class_names, data, asked_for)
@@ -112,6 +136,17 @@ def run(options: argparse.Namespace) -> int:
         card = write_card(Path(options.model), overwrite=options.overwrite)
         print(f"\nmodel card: {card}")
     return report_errors([(error.name, error.error) for error in evaluation.errors])
+
+
+def _open_data(options: argparse.Namespace) -> SegmentationData:
+    """The split; of a dataset whose val images the training held out, the same ones."""
+    hold_out = hold_out_of(options.val_fraction, options.folds, options.fold, options.seed)
+    if hold_out is None and options.split in ("train", "val"):
+        record = fetch_record(options.model) or {}
+        is_own = record.get("data") == options.data.resolve().name
+        if HELD_OUT in record and (is_own or not has_split(options.data, options.split)):
+            hold_out = HoldOut(names=frozenset(record[HELD_OUT]))
+    return open_split(options.data, options.split, hold_out)
 
 
 def report_errors(errors: list[tuple[str, str]]) -> int:

@@ -1,11 +1,15 @@
 """Data sets of pictures with their class ids.
 
-Three layouts are read, recognised by what the folder holds:
+Four layouts are read, recognised by what the folder holds:
 
     DIR/<split>/*, DIR/<split>annot/*                       SegNet's CamVid
     DIR/<split>.txt, DIR/images/*, DIR/labels/*             lists of stems, a stem a line
+    DIR/images/*, DIR/labels/*                              without lists: all images are "train"
     DIR/ImageSets/Segmentation/<split>.txt, DIR/JPEGImages/*, DIR/SegmentationClass/*
                                                             PASCAL VOC
+
+DIR/labels may be called DIR/masks. A TIFF of several pages is as many images, and its label then a
+TIFF of as many pages.
 
 `DIR/classes.txt` has a class name a line, in the order of the ids. It may be left out for PASCAL
 VOC's own 21 classes and for masks of background and foreground. Picture and label have the same
@@ -18,13 +22,14 @@ stem, the label's perhaps with `_L`, `_mask` or `_label` behind it, and any suff
     masks of 0 and 255, if there are two classes and the labels hold nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmodels.data.image_io import PictureError, read_image_array
+from segmodels.data.hold_out import HoldOut
+from segmodels.data.image_io import PictureError, read_image
 from segmodels.data.labels import IGNORE_INDEX, DataError, LabelEncoding
 from segmodels.data.layouts import (
     SPLITS,
@@ -40,6 +45,7 @@ __all__ = [
     "IGNORE_INDEX",
     "SPLITS",
     "DataError",
+    "HoldOut",
     "Sample",
     "SegmentationData",
     "has_split",
@@ -65,14 +71,16 @@ class SegmentationData:
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """(H, W, 3) RGB."""
+        sample = self.samples[index]
         try:
-            return read_image_array(self.samples[index].picture)
+            return np.array(read_image(sample.picture, page=sample.page))
         except PictureError as error:
-            raise DataError(f"{self.samples[index].picture}: {error}") from error
+            raise DataError(f"{sample.picture.with_name(sample.name)}: {error}") from error
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """(H, W) class ids, void as 255. DataError for an id or a colour that is neither."""
-        return self.encoding.read(self.samples[index].label)
+        sample = self.samples[index]
+        return self.encoding.read(sample.label, sample.page)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """(H, W, 3) picture and (H, W) target. DataError if their sizes differ."""
@@ -90,10 +98,30 @@ class SegmentationData:
             )
 
 
-def read_split(folder: str | Path, split: str) -> tuple[SegmentationData, list[str]]:
-    """What of the split can be used, and the mistakes in its files' names; pictures and labels are
-    not opened yet. DataError if there is no such split, or nothing tells its classes."""
+def read_split(
+    folder: str | Path, split: str, hold_out: HoldOut | None = None
+) -> tuple[SegmentationData, list[str]]:
+    """Read what a split consists of; images and labels are not opened yet.
+
+    Args:
+        folder: Of the dataset.
+        split: "train", "val", ...
+        hold_out: How "train" and "val" are divided, for a dataset without a split "val". Folds
+            divide "train" and "val" together.
+
+    Returns:
+        What of the split can be used, and the mistakes in its files' names.
+
+    Raises:
+        DataError: If there is no such split, nothing tells its classes, or it cannot be divided.
+    """
     root = Path(folder)
+    if hold_out is not None and split in ("train", "val"):
+        whole, mistakes = training_images(root, hold_out)
+        held_out = hold_out.held_out(whole.samples)
+        pairs = zip(whole.samples, held_out, strict=True)
+        chosen = [sample for sample, is_held in pairs if is_held == (split == "val")]
+        return replace(whole, samples=chosen), mistakes
     layout = layout_of(root, split)
     classes, encoding = classes_of(root, layout)
     samples, mistakes = samples_of(layout)
@@ -102,12 +130,67 @@ def read_split(folder: str | Path, split: str) -> tuple[SegmentationData, list[s
     return SegmentationData(classes.names, samples, encoding, layout), mistakes
 
 
-def open_data(folder: str | Path, split: str) -> SegmentationData:
-    """The split of the data set in `folder`. DataError names what is missing."""
-    data, mistakes = read_split(folder, split)
+def training_images(root: Path, hold_out: HoldOut) -> tuple[SegmentationData, list[str]]:
+    """`read_split` of all the images that are divided.
+
+    Raises:
+        DataError: If there is a split "val" already, unless folds divide it too.
+    """
+    data, mistakes = read_split(root, "train")
+    if not has_split(root, "val"):
+        return data, mistakes
+    if hold_out.val_fraction:
+        raise DataError(
+            f"{root} has a split 'val' of its own: leave out --val-fraction, or choose --folds, "
+            "which divide 'train' and 'val' together"
+        )
+    val, more = read_split(root, "val")
+    return replace(data, samples=[*data.samples, *val.samples]), [*mistakes, *more]
+
+
+def open_data(
+    folder: str | Path,
+    split: str,
+    *,
+    val_fraction: float = 0.0,
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+) -> SegmentationData:
+    """Open a split of a dataset.
+
+    Args:
+        folder: Of the dataset.
+        split: "train", "val", "test" or any other that the dataset has; "all" for every image of a
+            dataset without lists.
+        val_fraction: For a dataset without a split "val": the share of its training images that
+            become "val", by groups where file names have a common first part, see `HoldOut`.
+        folds: Divide "train" (and "val", if there is one) into so many parts instead.
+        fold: The part that becomes "val", 0 to folds - 1.
+        seed: Of the draw.
+
+    Raises:
+        DataError: Naming what is missing or wrong.
+    """
+    hold_out = hold_out_of(val_fraction, folds, fold, seed)
+    return open_split(folder, split, hold_out)
+
+
+def open_split(folder: str | Path, split: str, hold_out: HoldOut | None) -> SegmentationData:
+    """`read_split`. DataError for any mistake."""
+    data, mistakes = read_split(folder, split, hold_out)
     if mistakes:
         raise DataError(list_mistakes(mistakes))
     return data
+
+
+def hold_out_of(
+    val_fraction: float, folds: int | None, fold: int | None, seed: int
+) -> HoldOut | None:
+    """The `HoldOut` of these options, None if they hold out nothing."""
+    if not val_fraction and folds is None and fold is None:
+        return None
+    return HoldOut(val_fraction, folds, fold, seed)
 
 
 def list_mistakes(mistakes: list[str]) -> str:

@@ -1,14 +1,16 @@
-"""Where the files of a data set lie, recognised by what its folder holds; see `data.py`."""
+"""Where the files of a data set lie, recognised by what its folder holds; see `dataset.py`."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segmodels.data.image_io import PictureError, page_count
 from segmodels.data.labels import IGNORE_INDEX, Color, DataError, LabelEncoding, are_binary
 from segmodels.utils.palette import voc_color
 
 SPLITS = ("train", "val", "test")
+WITHOUT_LISTS = ("train", "all")  # splits of images/ and masks/ without lists: every image
 LISTS = "ImageSets/Segmentation"  # of PASCAL VOC
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
@@ -18,15 +20,40 @@ VOC_CLASSES = (
 VOC_BORDER = (224, 224, 192)  # around its objects: void
 BINARY_CLASSES = ("background", "foreground")
 VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
+STACK_SUFFIXES = (".tif", ".tiff")
 LABEL_ENDS = ("_L", "_mask", "_label")  # that a label's stem may have after its picture's
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and its label file."""
+    """One image and its label.
+
+    Attributes:
+        picture: The image's file.
+        label: The label's file.
+        page: Of both, in files that are stacks of `pages` images; counted from 0.
+        pages: In the files.
+    """
 
     picture: Path
     label: Path
+    page: int = 0
+    pages: int = 1
+
+    @property
+    def name(self) -> str:
+        """The file's name, with the page of a stack: "stack.tif[3]"."""
+        return self.picture.name + (f"[{self.page}]" if self.pages > 1 else "")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Image and label; of a stack those of the first page alone, so that each comes once."""
+        return (self.picture, self.label) if self.page == 0 else ()
+
+    @property
+    def key(self) -> str:
+        """The name with its folder's, which no other image of the dataset has."""
+        return f"{self.picture.parent.name}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -59,10 +86,19 @@ def layout_of(root: Path, split: str) -> Layout:
         return Layout("PASCAL VOC", pictures, labels, lines_of(root / LISTS / f"{split}.txt"))
     if (root / f"{split}.txt").is_file():
         stems = lines_of(root / f"{split}.txt")
-        return Layout("lists of stems", root / "images", root / "labels", stems)
+        return Layout("lists of stems", root / "images", _labels_folder(root), stems)
+    if _is_without_lists(root):
+        if split in WITHOUT_LISTS:
+            return Layout("images without lists", root / "images", _labels_folder(root), None)
+        raise DataError(
+            f"{root} has no lists, train.txt for example, and so no split {split!r}: all its "
+            "images are 'train'; 'val' are those that a training holds out (--val-fraction, "
+            "--folds)"
+        )
     raise DataError(
-        f"{root} has no split {split!r}: expected {split}/ with {split}annot/, or {split}.txt "
-        f"with images/ and labels/, or PASCAL VOC's {LISTS}/{split}.txt; it holds {_listing(root)}"
+        f"{root} has no split {split!r}: expected {split}/ with {split}annot/, or images/ with "
+        f"labels/ or masks/ and perhaps {split}.txt, or PASCAL VOC's {LISTS}/{split}.txt; it holds "
+        f"{_listing(root)}"
     )
 
 
@@ -70,7 +106,22 @@ def has_split(folder: str | Path, split: str) -> bool:
     """Whether anything of the split is there; `open_data` then says what it lacks."""
     root = Path(folder)
     names = (split, f"{split}annot", f"{split}.txt", f"{LISTS}/{split}.txt")
-    return any((root / name).exists() for name in names)
+    if any((root / name).exists() for name in names):
+        return True
+    return split in WITHOUT_LISTS and _is_without_lists(root)
+
+
+def _is_without_lists(root: Path) -> bool:
+    if any((root / f"{split}.txt").is_file() for split in SPLITS):
+        return False
+    return (root / "images").is_dir() and _labels_folder(root).is_dir()
+
+
+def _labels_folder(root: Path) -> Path:
+    """labels/, or masks/ where there is no labels/."""
+    masks = root / "masks"
+    return masks if masks.is_dir() and not (root / "labels").is_dir() else root / "labels"
+
 
 
 def samples_of(layout: Layout) -> tuple[list[Sample], list[str]]:
@@ -94,7 +145,31 @@ def samples_of(layout: Layout) -> tuple[list[Sample], list[str]]:
     ):
         mistakes += [f"{stem} has no {kind} in {folder}" for stem in stems if stem not in files]
     whole = [stem for stem in dict.fromkeys(stems) if stem in pictures and stem in labels]
-    return [Sample(pictures[stem], labels[stem]) for stem in whole], mistakes
+    samples = [
+        sample for stem in whole for sample in _pages(pictures[stem], labels[stem], mistakes)
+    ]
+    return samples, mistakes
+
+
+def _pages(picture: Path, label: Path, mistakes: list[str]) -> list[Sample]:
+    """A sample for each page of a stack, one for any other file."""
+    pages, of_label = _page_count(picture), _page_count(label)
+    if pages != of_label:
+        mistakes.append(
+            f"{picture} has {pages} pages, its label {label} {of_label}; they must be equal"
+        )
+        return []
+    return [Sample(picture, label, page, pages) for page in range(pages)]
+
+
+def _page_count(path: Path) -> int:
+    """1 for what is no stack, also for a file that cannot be read: reading it says why."""
+    if path.suffix.lower() not in STACK_SUFFIXES:
+        return 1
+    try:
+        return page_count(path)
+    except PictureError:
+        return 1
 
 
 def classes_of(root: Path, layout: Layout) -> tuple[Classes, LabelEncoding]:
@@ -124,7 +199,7 @@ def _has_binary_labels(root: Path) -> bool:
     for split in SPLITS:
         if has_split(root, split):
             samples, _ = samples_of(layout_of(root, split))
-            return are_binary((sample.label, 0) for sample in samples)
+            return are_binary((sample.label, sample.page) for sample in samples)
     return False
 
 

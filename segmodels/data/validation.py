@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from segmodels.data.dataset import DataError, SegmentationData, list_mistakes, read_split
+from segmodels.data.dataset import (
+    DataError,
+    HoldOut,
+    SegmentationData,
+    list_mistakes,
+    read_split,
+)
 
 MAX_THREADS = 8
 
@@ -72,9 +78,11 @@ def survey(data: SegmentationData, mistakes: Iterable[str] = ()) -> Survey:
     )
 
 
-def survey_splits(folder: str | Path, splits: Iterable[str]) -> dict[str, Survey]:
+def survey_splits(
+    folder: str | Path, splits: Iterable[str], hold_out: HoldOut | None = None
+) -> dict[str, Survey]:
     """DataError for a split that is not there, or for all mistakes in them together."""
-    surveys = {split: survey(*read_split(folder, split)) for split in splits}
+    surveys = {split: survey(*read_split(folder, split, hold_out)) for split in splits}
     mistakes = [mistake for one in surveys.values() for mistake in one.mistakes]
     if mistakes:
         raise DataError(list_mistakes(mistakes))
@@ -99,9 +107,7 @@ def _look(data: SegmentationData, index: int) -> _Look:
             data.check_sizes(index, picture, target)
     except DataError as error:
         mistakes.append(str(error))
-    digests = {
-        f"{path.parent.name}/{path.name}": _digest(path) for path in (sample.picture, sample.label)
-    }
+    digests = {f"{path.parent.name}/{path.name}": _digest(path) for path in sample.files}
     if mistakes or target is None:
         return _Look(None, None, digests, mistakes)
     counts = np.bincount(target.ravel(), minlength=256)

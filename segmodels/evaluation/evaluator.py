@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -381,7 +380,7 @@ def evaluate(
         except ValueError as error:  # DataError and PictureError, and ids out of range
             if not skip_errors:
                 raise
-            name = Path(data.samples[index].picture).name
+            name = data.samples[index].name
             errors.append(ImageError(index, name, str(error)))
     results = sorted(gathered(results), key=lambda result: result.index)
     errors = sorted(gathered(errors), key=lambda failed: failed.index)
@@ -423,7 +422,7 @@ def _measure(
     class_map = segmenter(image).class_map
     return ImageResult(
         index=index,
-        name=Path(data.samples[index].picture).name,
+        name=data.samples[index].name,
         confusion_matrix=metrics.confusion_matrix(target, class_map, len(names)),
         boundary_f1=metrics.boundary_f1(target, class_map, len(names)) if boundaries else None,
         void_outlines=metrics.void_outline_counts(target, len(names)) if boundaries else None,

@@ -28,6 +28,7 @@ from segmodels.hub.filenames import (
     CARD_INFO_NAME,
     CARD_NAME,
     EVALUATION_NAME,
+    HELD_OUT,
     START_TRAINING,
     TRAINING_NAME,
     WEIGHTS_NAME,
@@ -48,7 +49,7 @@ GENERATED_MARKS = (
     "- Docs: [More Information Needed]",
 )
 # Entries of training.json that are not options of `segmodels train`.
-NO_OPTIONS = ("network", "start", START_TRAINING, "carried_over")
+NO_OPTIONS = ("network", "start", START_TRAINING, HELD_OUT, "carried_over")
 OVERALL = ("mean_iou", "pixel_accuracy", "mean_accuracy", "boundary_f1")
 CLASS_TITLES = {
     "iou": "IoU",

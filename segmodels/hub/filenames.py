@@ -8,6 +8,7 @@ CARD_NAME = constants.REPOCARD_NAME
 PREPROCESSOR_NAME = "preprocessor_config.json"
 ONNX_NAME = "model.onnx"
 TRAINING_NAME = "training.json"  # the training config, and under START_TRAINING the earlier ones
+HELD_OUT = "held_out"  # its entry: keys of the training images that validation was on, if any
 START_TRAINING = "start_training"  # its entry: the record of the training that it started from
 EVALUATION_NAME = "evaluation.json"
 CARD_INFO_NAME = "card.json"  # what the card says besides: dataset, license, terms

@@ -7,7 +7,7 @@ from typing import Any
 
 from segmodels.hub.checkpoint import CheckpointError
 from segmodels.hub.download import fetch
-from segmodels.hub.filenames import START_TRAINING, TRAINING_NAME
+from segmodels.hub.filenames import HELD_OUT, START_TRAINING, TRAINING_NAME
 from segmodels.models._config import constructor_arguments
 from segmodels.models.registry import model_class
 from segmodels.training.config import ARCHITECTURE, TrainingConfig, TrainingError
@@ -15,6 +15,7 @@ from segmodels.training.model_factory import CarriedOver
 from segmodels.utils.files import write_text
 
 CARRIED_OVER = "carried_over"  # entry of the record: `CarriedOver`
+NONE_IS_A_VALUE = ("folds", "fold")  # options of which None is no default to be filled in
 EXTENDED = ("epochs", "steps", "patience")  # options that may change for a longer training
 
 
@@ -57,6 +58,7 @@ def write_record(
     config: TrainingConfig,
     start_training: dict[str, Any] | None,
     carried_over: CarriedOver | None,
+    held_out: list[str] | None = None,
 ) -> None:
     """Write `training.json`.
 
@@ -66,17 +68,20 @@ def write_record(
         start_training: the record of the training that this one started from, so that the way
             from the first step on is known.
         carried_over: what it took from there.
+        held_out: keys of the training images that validation was on.
     """
     record = config.published()
     if carried_over is not None:
         record[CARRIED_OVER] = asdict(carried_over)
+    if held_out is not None:
+        record[HELD_OUT] = held_out
     if start_training:
         record[START_TRAINING] = start_training
     write_text(folder / TRAINING_NAME, json.dumps(record, indent=2) + "\n")
 
 
 def check_same(theirs: TrainingConfig, ours: TrainingConfig, what: str) -> None:
-    """Compare two configs, but for the length of the training and what is None in one of them.
+    """Compare two configs, but for the length of the training and defaults left open in one.
 
     Raises:
         TrainingError: that begins with `what`, if they differ or ours is the shorter training.
@@ -86,7 +91,7 @@ def check_same(theirs: TrainingConfig, ours: TrainingConfig, what: str) -> None:
         f"{key} {old[key]!r}, now {new[key]!r}"
         for key in new
         if old[key] != new[key]
-        and None not in (old[key], new[key])
+        and (key in NONE_IS_A_VALUE or None not in (old[key], new[key]))
         and (key not in EXTENDED or _is_shorter(old, new, key))
     ]
     if changed:

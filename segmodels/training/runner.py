@@ -348,7 +348,13 @@ class _Run:
     def _write_network(self, folder: Path) -> None:
         trainer = self.trainer
         trainer.result.save_pretrained(folder, dtype=torch.float16)
-        write_record(folder, trainer.config, self.start_training, trainer.carried_over)
+        write_record(
+            folder,
+            trainer.config,
+            self.start_training,
+            trainer.carried_over,
+            trainer.held_out,
+        )
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

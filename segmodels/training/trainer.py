@@ -6,7 +6,6 @@ the same as one in one, dropout aside.
 """
 
 import copy
-import inspect
 import math
 import sys
 import time
@@ -24,7 +23,7 @@ from torch.nn.functional import nll_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from segmodels.data.dataset import IGNORE_INDEX, DataError, has_split
+from segmodels.data.dataset import IGNORE_INDEX, DataError, has_split, hold_out_of
 from segmodels.data.image_io import resize
 from segmodels.data.validation import survey_splits
 from segmodels.evaluation.evaluator import Evaluation, evaluate
@@ -81,6 +80,9 @@ class Trainer:
         step: steps done.
         total_steps: steps of the whole training.
         evaluation: the last validation, None before the first.
+        held_out: keys of the training images that validation is on, see `HoldOut`; None if it is
+            on a split "val", or there is none.
+        notes: for the user, on what was chosen or changed.
 
     Raises:
         DataError: for all errors in the dataset together.
@@ -91,8 +93,10 @@ class Trainer:
         self, config: TrainingConfig, accelerator: Accelerator, border_cache: Path | None = None
     ) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
+        self.notes: list[str] = []
         frequencies, image_sizes = self._read_data(config)
         self.config, notes = fit_to_data(config, image_sizes)
+        self.notes += notes
         config = self.config
         self._check_batch()
         assert config.batch_size
@@ -110,11 +114,11 @@ class Trainer:
         self.borders = BorderCache(border_cache)
         model, self.carried_over = build_network(config, names)
         if self.carried_over is not None:
-            notes.append(self.carried_over.describe(cast(str, config.start)))
+            self.notes.append(self.carried_over.describe(cast(str, config.start)))
         self._shapes = copy.deepcopy(model).to("meta").train()
         self._output_sizes: dict[tuple[int, int], tuple[int, int]] = {}
         self._check_crops(image_sizes)
-        for note in notes if is_main_process() else []:
+        for note in self.notes if is_main_process() else []:
             print(f"segmodels: {note}", file=sys.stderr)
         self._prepare(model)
 
@@ -122,11 +126,15 @@ class Trainer:
         self, config: TrainingConfig
     ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], list[tuple[int, int]]]:
         """Class frequencies and (width, height) of the training images."""
-        held_out = _held_out(config)
-        splits = ["train", "val"] if has_split(config.data, "val", **held_out) else ["train"]
-        surveys = survey_splits(config.data, splits, **held_out)
+        hold_out = hold_out_of(config.val_fraction, config.folds, config.fold, config.seed)
+        has_val = hold_out is not None or has_split(config.data, "val")
+        surveys = survey_splits(config.data, ["train", "val"] if has_val else ["train"], hold_out)
         self.data = surveys["train"].data
         self.val = surveys["val"].data if "val" in surveys else None
+        self.held_out: list[str] | None = None
+        if hold_out is not None and self.val is not None:
+            self.held_out = [sample.key for sample in self.val.samples]
+            self.notes.append(hold_out.describe([*self.data.samples, *self.val.samples]))
         self.digests = {n: d for survey in surveys.values() for n, d in survey.digests.items()}
         frequencies = surveys["train"].frequencies
         if np.isnan(frequencies).all():
@@ -336,7 +344,7 @@ class Trainer:
             return
         epoch, number = divmod(self.step, self.steps_per_epoch)
         batch = batch_order(self.data, self.config, epoch)[number]
-        names = ", ".join(self.data.samples[index].picture.name for index in batch[:10])
+        names = ", ".join(self.data.samples[index].name for index in batch[:10])
         factor = self.rate_factors[self.step]
         raise TrainingError(
             f"the {what} became {value} at step {self.step} (epoch {epoch + 1}, learning rates at "
@@ -477,20 +485,6 @@ class Trainer:
         if self.average is not None:
             self.average = _moving_average(self.model, self.config.ema)
         self.step = step
-
-
-def _held_out(config: TrainingConfig) -> dict[str, Any]:
-    """How `survey_splits` divides the training images, if they are to be divided."""
-    options = {"val_fraction": config.val_fraction, "folds": config.folds, "fold": config.fold}
-    chosen = {name: value for name, value in options.items() if value}
-    if not chosen and config.folds is None:
-        return {}
-    if "val_fraction" not in inspect.signature(survey_splits).parameters:
-        raise TrainingError(
-            "--val-fraction, --folds and --fold are not available for this dataset's layout: give "
-            "the dataset a split `val`"
-        )
-    return options | {"seed": config.seed}
 
 
 def _centre(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,12 +1,14 @@
 """`segmodels train`."""
 
+import csv
 import dataclasses
+import json
 
 import pytest
 
 from segmodels.cli.main import main
 from segmodels.training import TrainingConfig
-from tests.support.datasets import write_camvid
+from tests.support.datasets import write_camvid, write_unlisted
 
 
 def test_train_makes_a_network_that_predict_takes(tmp_path, capsys):
@@ -103,3 +105,42 @@ def test_batch_norm_of_a_single_value_is_refused_before_a_step(tmp_path, capsys)
     told = capsys.readouterr().err
     assert "batch norm cannot train on a batch of 1 at a crop of 16 x 16" in told
     assert "larger --crop or --batch-size" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "count"), [(["--val-fraction", "0.3"], 2), (["--folds", "3", "--fold", "1"], 2)]
+)
+def test_held_out_images_are_recorded_and_measured_again(options, count, tmp_path, capsys):
+    data = write_unlisted(tmp_path / "data", [f"{number}" for number in range(6)])
+    out = tmp_path / "net"
+    command = ["train", "unet", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    command += ["--steps", "2", "--batch-size", "2", "--crop", "16", "16", "--base-channels", "2"]
+    assert main([*command, *options]) == 0
+    assert f"validation on {count} of the 6 training images, held out" in capsys.readouterr().err
+    record = json.loads((out / "training.json").read_text())
+    assert len(record["held_out"]) == count
+    table = tmp_path / "images.csv"
+    measure = ["evaluate", "--model", str(out), "--data", str(data), "--csv", str(table)]
+    for way in ([], options):  # by the record, and by the same options
+        assert main([*measure, "--split", "val", *way]) == 0
+        with open(table, newline="") as file:
+            measured = [row["image"] for row in csv.DictReader(file)]
+        assert [f"images/{name}" for name in measured] == record["held_out"]
+    log = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    report = tmp_path / "report.json"
+    assert main([*measure, "--split", "val", "--json", str(report), "--precision", "auto"]) == 0
+    assert json.loads(report.read_text())["mean_iou"] == pytest.approx(
+        log[-1]["val_mean_iou"], abs=0.02
+    )
+    assert main([*measure, "--split", "train"]) == 0
+    assert f"{6 - count} of {6 - count} images" in capsys.readouterr().out
+
+
+def test_another_fold_is_another_training(tmp_path, capsys):
+    data = write_unlisted(tmp_path / "data", [f"{number}" for number in range(6)])
+    out = tmp_path / "net"
+    command = ["train", "unet", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    command += ["--steps", "1", "--batch-size", "2", "--crop", "16", "16", "--base-channels", "2"]
+    assert main([*command, "--folds", "3", "--fold", "1"]) == 0
+    assert main(command) == 1
+    assert "folds 3, now None; fold 1, now None" in capsys.readouterr().err

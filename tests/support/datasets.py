@@ -52,3 +52,15 @@ def write_msrc(root: Path, **splits: int) -> Path:
             label.putpalette(COLORS.astype(np.uint8).tobytes().ljust(768, b"\0"))
             label.save(root / "labels" / f"{stem}.png")
     return root
+
+
+def write_unlisted(root: Path, stems: Sequence[str], labels: str = "masks") -> Path:
+    """images/ and masks/ without lists."""
+    for folder in (root, root / "images", root / labels):
+        folder.mkdir(exist_ok=True)
+    (root / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
+    for seed, stem in enumerate(stems):
+        picture, ids = synthetic_pair(seed, void_id=255)
+        Image.fromarray(picture).save(root / "images" / f"{stem}.png")
+        Image.fromarray(ids).save(root / labels / f"{stem}.png")
+    return root
