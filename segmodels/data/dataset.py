@@ -1,10 +1,12 @@
 """Data sets of pictures with their class ids.
 
-Four layouts are read, recognised by what the folder holds:
+Five layouts are read, recognised by what the folder holds:
 
     DIR/<split>/*, DIR/<split>annot/*                       SegNet's CamVid
     DIR/<split>.txt, DIR/images/*, DIR/labels/*             lists of stems, a stem a line
     DIR/images/*, DIR/labels/*                              without lists: all images are "train"
+    DIR/<name>/images/*, DIR/<name>/masks/*                 2018 Data Science Bowl's: of each image
+                                                            a folder, with a mask for each cell
     DIR/ImageSets/Segmentation/<split>.txt, DIR/JPEGImages/*, DIR/SegmentationClass/*
                                                             PASCAL VOC
 
@@ -19,7 +21,10 @@ stem, the label's perhaps with `_L`, `_mask` or `_label` behind it, and any suff
         last class is too, as in SegNet's CamVid;
     pictures of colours, if the lines of classes.txt are `name r g b`, or DIR/label_colors.txt has
         lines of `r g b name` (CamVid's own); a name `void` (or unlabelled, ignore) is no class;
-    masks of 0 and 255, if there are two classes and the labels hold nothing else.
+    masks of 0 and 255, if there are two classes and the labels hold nothing else;
+    instances, if there are two classes (background and cell unless classes.txt names them): numbers
+        of the cells in 16 or more bits, or in place of a label's file a folder of that stem with a
+        mask for each cell.
 """
 
 from dataclasses import dataclass, replace
@@ -81,6 +86,11 @@ class SegmentationData:
         """(H, W) class ids, void as 255. DataError for an id or a colour that is neither."""
         sample = self.samples[index]
         return self.encoding.read(sample.label, sample.page)
+
+    def cells(self, index: int) -> NDArray[np.int32] | None:
+        """(H, W) numbers of the cells, 0 outside them; None unless the labels are instances."""
+        sample = self.samples[index]
+        return self.encoding.cells(sample.label, sample.page)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """(H, W, 3) picture and (H, W) target. DataError if their sizes differ."""

@@ -18,6 +18,7 @@ from segmodels.data.image_io import (
     NPY,
     PictureError,
     exif_orientation,
+    list_images,
     load_npy,
     seek_page,
     turned,
@@ -98,6 +99,8 @@ class LabelEncoding:
         colors: The id, or 255 for void, that each (r, g, b) stands for; None: none is declared.
         by_palette: Palette images are read by the colors of their palette, not as ids.
         binary: 255 (in 1-bit images 1) is the second of two classes, and there is no void.
+        instances: Values are numbers of cells, 0 is the first of two classes, every other number
+            the second; there is no void.
     """
 
     num_classes: int
@@ -105,9 +108,12 @@ class LabelEncoding:
     colors: Mapping[Color, int] | None = None
     by_palette: bool = False
     binary: bool = False
+    instances: bool = False
 
     def describe(self) -> str:
         """The encoding in a few words."""
+        if self.instances:
+            return "instances, numbered cells"
         if self.binary:
             return "0/255 masks"
         return "class ids" if self.colors is None else "colors or class ids"
@@ -127,9 +133,32 @@ class LabelEncoding:
         """
         return self.ids(load_label(path, page=page), path)
 
+    def cells(self, path: Path, page: int = 0) -> NDArray[np.int32] | None:
+        """Read the cells of a label file.
+
+        Args:
+            path: The file.
+            page: Of a TIFF stack, counted from 0.
+
+        Returns:
+            (H, W) numbers, 0 outside cells; None if the labels are no instances, or there is but
+            one number, as in a mask.
+
+        Raises:
+            DataError: For a file that cannot be used.
+        """
+        if not self.instances:
+            return None
+        label = load_label(path, page=page)
+        if label.values is None or len(label.counts.keys() - {0}) < 2:
+            return None
+        return label.values.astype(np.int32)
+
     def ids(self, label: LabelImage, path: Path) -> NDArray[np.uint8]:
         """`read` of a label that is loaded. path: for messages."""
         values = label.values
+        if self.instances and values is not None:
+            return (values != 0).astype(np.uint8)
         if values is None or (self.by_palette and label.colors is not None):
             assert label.colors is not None
             return self._ids_of_colors(label.colors, path)
@@ -183,6 +212,28 @@ def are_binary(labels: Iterable[tuple[Path, int]]) -> bool:
         if label.values is None or not seen <= {0, 255}:
             return False
     return seen == {0, 255}
+
+
+def are_instances(labels: Iterable[tuple[Path, int]], void_ids: Sequence[int]) -> bool:
+    """Whether the label images of two classes hold numbered cells: folders of one mask a cell, or
+    images of 16 and more bits with other values than 0, 1 and void.
+
+    Args:
+        labels: Files or folders, and the page of each. Those that cannot be read are left out.
+        void_ids: Values that stand for no class.
+    """
+    for path, page in labels:
+        if path.is_dir():
+            return True
+        try:
+            label = load_label(path, page=page)
+        except DataError:
+            continue
+        if label.values is None or label.values.dtype.itemsize == 1:
+            return False
+        if not label.counts.keys() <= {0, 1, *void_ids}:
+            return True
+    return False
 
 
 # ---- a label beside a network, without a dataset ----
@@ -246,7 +297,9 @@ def load_label(path: Path, *, page: int = 0, size: tuple[int, int] | None = None
     """Read a label file without interpreting it.
 
     Args:
-        path: A regular file in a lossless format, whatever its suffix; .npy by its suffix.
+        path: A regular file in a lossless format, whatever its suffix; .npy by its suffix. Or a
+            folder of masks, one a cell: their pixels get the numbers 1, 2, ... in the order of the
+            files' names.
         page: Of a TIFF stack, counted from 0.
         size: (H, W) that the label must have.
 
@@ -254,6 +307,8 @@ def load_label(path: Path, *, page: int = 0, size: tuple[int, int] | None = None
         DataError: If it cannot be read, may have lost its ids to compression, or has another size.
     """
     try:
+        if path.is_dir():
+            return _label_of_masks(path)
         if path.suffix.lower() == NPY:
             return _label_of_array(load_npy(path, MAX_PIXELS))
         with opened(path, MAX_PIXELS, (*FORMATS, *LOSSY), ACCEPTED) as image:
@@ -306,6 +361,25 @@ def _label_of_array(array: NDArray) -> LabelImage:
     return LabelImage(array, "grey")
 
 
+def _label_of_masks(folder: Path) -> LabelImage:
+    files = list_images(folder).images
+    if not files:
+        raise ValueError("it is a folder without masks; expected an image for each cell")
+    cells: NDArray[np.int32] | None = None
+    for number, path in enumerate(files, start=1):
+        values = load_label(path).values
+        if values is None:
+            raise DataError(
+                f"{path} is an image of colors; expected the mask of a cell, 0 elsewhere"
+            )
+        cells = np.zeros(values.shape, np.int32) if cells is None else cells
+        if values.shape != cells.shape:
+            _check_size(path, values.shape, (cells.shape[0], cells.shape[1]))
+        cells[values != 0] = number
+    assert cells is not None
+    return LabelImage(cells, "grey")
+
+
 def _label_of(image: Image.Image) -> LabelImage:
     if isinstance(image, TiffImageFile) and _tiff.needs_samples(image):
         return _label_of_samples(image)
@@ -328,7 +402,9 @@ def _label_of(image: Image.Image) -> LabelImage:
     if mode == "L" or mode.startswith("I"):
         values = np.array(image)
         values = values.astype(values.dtype.newbyteorder("="))
-        return loaded(values if scale == 1 else (values / scale).round().astype(int), "grey")
+        if scale != 1:
+            values = (values / scale).round().astype(values.dtype)
+        return loaded(values, "grey")
     if mode in ("RGB", "RGBA", "LA", "PA"):
         pixels = np.array(image.convert("RGBA"))
         _check_alpha(pixels)

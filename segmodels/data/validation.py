@@ -117,7 +117,11 @@ def _look(data: SegmentationData, index: int) -> _Look:
 
 
 def _digest(path: Path) -> str:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    digest = blake2b(digest_size=8)
     try:
-        return blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        for file in files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
     except OSError:  # which a mistake tells already
         return ""

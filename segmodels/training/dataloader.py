@@ -50,7 +50,7 @@ class BorderCache:
             path = self.folder / f"{index}-{target.shape[0]}x{target.shape[1]}.npy"
             if path.exists():
                 return np.load(path).astype(np.float32)
-        cells = _cells(data, index)
+        cells = data.cells(index)
         if cells is not None:
             cells = _resized_ids(cells, target.shape)
         weights = border_weights(
@@ -150,12 +150,6 @@ def in_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
         f"the images have {image.shape[2]} channels, and the network takes {channels}: choose "
         f"--in-channels {image.shape[2]}"
     )
-
-
-def _cells(data: SegmentationData, index: int) -> NDArray[np.integer] | None:
-    """(H, W) instance ids, 0 outside cells; None where the labels hold none."""
-    cells = getattr(data, "cells", None)
-    return None if cells is None else cells(index)
 
 
 def _resized_ids(cells: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
