@@ -116,12 +116,14 @@ class Callbacks:
         return {**_shown(shown), "picture": str(self.service.example_path(example))}
 
     def warm_up(self, scene: str) -> None:
-        """Compare the scene's first example until its times are those of warm runs."""
+        """Compare the scene's first example until its times are those of warm runs, or until the
+        process is about to end."""
         if self.welcome(scene):
             example = self._example(scene, "")
             assert example is not None
             for _ in range(WARM_RUNS):
-                self._compare_example(scene, example)
+                if threading.main_thread().is_alive():
+                    self._compare_example(scene, example)
 
     def _example(self, scene: str, key: str) -> Example | None:
         examples = self.service.examples(scene)

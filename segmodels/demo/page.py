@@ -435,8 +435,8 @@ def build_page(networks: list[ServedModel]) -> gr.Blocks:
         add_api(service, on_gpu(service.run))
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
     if not find_spec("spaces"):  # where a GPU is lent for a visitor's call alone
-        warm_up = content.callbacks.warm_up
-        threading.Thread(target=warm_up, args=[content.scenes[0]], daemon=True).start()
+        # No daemon: a thread that still computes when the interpreter ends aborts the process.
+        threading.Thread(target=content.callbacks.warm_up, args=[content.scenes[0]]).start()
     return page
 
 

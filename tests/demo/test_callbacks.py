@@ -1,5 +1,6 @@
 """What happens when the page is used."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_an_example_is_compared_once_for_all_and_timed_warm(with_examples, monke
     assert second["masks"] is first["masks"]
     path = first["picture"]
     assert run(with_examples, path, session=second["session"]) == [{"image_note": ""}]
+
+
+def test_warming_up_stops_when_the_process_is_about_to_end(with_examples, monkeypatch):
+    runs = []
+    monkeypatch.setattr(Callbacks, "_compare_example", lambda *_: runs.append(1) or {})
+    monkeypatch.setattr(Callbacks, "welcome", lambda *_: {"masks": None})
+    ended = threading.Thread(target=int)  # not alive, as the main thread is then
+    monkeypatch.setattr(threading, "main_thread", lambda: ended)
+    with_examples.warm_up("road")
+    assert not runs
 
 
 def test_the_address_may_name_another_example(with_examples):
