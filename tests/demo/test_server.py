@@ -89,6 +89,7 @@ def demo(models, tmp_path_factory):
     """Address, process and folder of a demo that all tests but those of its end share."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "segmodels-99999999-killed").mkdir()  # what a killed process left: no id is so high
+    (folder / "segmodels-cache-x").mkdir()  # somebody else's
     with running(models, folder, prelude=OFFLINE + BROKEN) as (address, process):
         yield address, process, folder
 
@@ -277,10 +278,12 @@ def test_no_response_has_a_path_of_the_server(demo, visitor, address):
         assert "segmodels-" not in text
 
 
-def test_the_folder_is_for_the_server_alone_and_a_killed_ones_is_gone(demo):
-    (folder,) = demo[2].glob("segmodels-*")
+def test_the_folder_is_for_the_server_alone_and_only_a_killed_ones_is_gone(demo):
+    _, process, parent = demo
+    folder, other = sorted(parent.glob("segmodels-*"))
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert str(demo[1].pid) in folder.name
+    assert folder.name.startswith(f"segmodels-{process.pid}-")
+    assert other.name == "segmodels-cache-x"
 
 
 def test_nothing_is_looked_up_or_asked_at_start(demo):
