@@ -1,4 +1,4 @@
-"""`segmodels predict`: images to class-id PNGs and overlays."""
+"""`segmodels predict`: images and videos to class ids and overlays."""
 
 import argparse
 import sys
@@ -9,19 +9,23 @@ from PIL import Image
 from tqdm import tqdm
 
 from segmodels.cli._common import CommandError, Commands, add_device, open_segmenter
+from segmodels.cli._predict_video import is_video, predict_videos
 from segmodels.data.image_io import FORMATS
 from segmodels.inference.batch import Failure, Predictor
 from segmodels.inference.result_files import Job, Origin, is_result, model_digest, plan_jobs
+from segmodels.inference.segmenter import Segmenter
 from segmodels.utils.distributed import gathered, is_main_process, join_processes, shared
 
 
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "predict",
-        help="images to class-id PNGs and overlays",
+        help="images and videos to class ids and overlays",
         description="Write two files for each image, its class ids (NAME.png) and an overlay "
-        "(NAME_overlay.png). No file is overwritten but an earlier result of the same image and "
-        "the same model: where a name is taken, another one is used.",
+        "(NAME_overlay.png), and for each video that is given by its name the same as lossless "
+        "FFV1 (NAME.mkv) and H.264 (NAME_overlay.mp4), without sound. No file is overwritten but "
+        "an earlier result of the same image and the same model: where a name is taken, another "
+        "one is used.",
     )
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE_OR_FOLDER")
     command.add_argument("--model", required=True, help="Hub id or folder")
@@ -45,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise CommandError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    images = _images(options.pictures)
+    videos = list({path.absolute(): path for path in options.pictures if is_video(path)}.values())
+    images = _images([path for path in options.pictures if not is_video(path)])
     options.device = join_processes(options.device)
     segmenter = open_segmenter(options)
     origin = Origin(
@@ -55,6 +60,16 @@ def run(options: argparse.Namespace) -> int:
         options.opacity,
     )
     options.out.mkdir(parents=True, exist_ok=True)
+    failures = predict_videos(videos, segmenter, origin, options) if videos else []
+    if images:
+        failures += _predict_images(images, segmenter, origin, options)
+    return 1 if failures else 0
+
+
+def _predict_images(
+    images: Sequence[Path], segmenter: Segmenter, origin: Origin, options: argparse.Namespace
+) -> list[str]:
+    """Segment the images into --out, and report it; a line for each that failed."""
     # The same in every process: one plans before another writes.
     jobs = gathered([plan_jobs(images, options.out, origin)])[0]
     todo = [job for job in shared(jobs) if not (options.resume and job.is_done)]
@@ -63,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     failures = gathered(_predict(predictor, todo, show_progress=len(jobs) > 1))
     if is_main_process():
         _report(jobs, failures, options, predictor.busy if len(todo) > 1 else None)
-    return 1 if failures else 0
+    return failures
 
 
 def _predict(predictor: Predictor, jobs: Sequence[Job], *, show_progress: bool) -> list[str]:

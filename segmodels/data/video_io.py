@@ -181,14 +181,21 @@ def open_video(path: Path, limits: VideoLimits | None = None) -> Iterator[Video]
     Raises:
         VideoError: If it is not such a file, exceeds the limits, or PyAV is missing.
     """
-    av = _load_av()
     limits = limits or VideoLimits()
+    with _container(path, limits.pixels) as container:
+        yield Video(container, path.name, limits)
+
+
+@contextmanager
+def _container(path: Path, max_pixels: int) -> Iterator[InputContainer]:
+    """The file by one of the demuxers, which can open no other file."""
+    av = _load_av()
+    options = {
+        "codec_whitelist": ",".join(DECODERS),
+        "protocol_whitelist": "none",
+        "max_pixels": str(max_pixels),
+    }
     with _regular(path) as file:
-        options = {
-            "codec_whitelist": ",".join(DECODERS),
-            "protocol_whitelist": "none",
-            "max_pixels": str(limits.pixels),
-        }
         with _av_errors(path.name):
             container = av.open(
                 file,
@@ -198,7 +205,7 @@ def open_video(path: Path, limits: VideoLimits | None = None) -> Iterator[Video]
                 io_open=_refuse_to_open,
             )
         with container:
-            yield Video(container, path.name, limits)
+            yield container
 
 
 class VideoWriter:
@@ -289,14 +296,11 @@ def writing_video(
 def read_comment(path: Path) -> str:
     """The text "comment" of a video's metadata; "" for none, and for any other file."""
     try:
-        with open_video(path) as video:
-            return _lower_keys(video._container.metadata).get("comment", "")
+        with _container(path, VideoLimits().pixels) as container:
+            texts = {name.lower(): text for name, text in container.metadata.items()}
+            return texts.get("comment", "")  # Matroska's names are in capitals
     except PictureError:
         return ""
-
-
-def _lower_keys(metadata: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): text for name, text in metadata.items()}  # Matroska's are in capitals
 
 
 def _load_av() -> ModuleType:

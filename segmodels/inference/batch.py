@@ -112,7 +112,7 @@ class Predictor:
             image = DecodedImage.read(job.image, max_pixels=self.segmenter.max_pixels)
             return Prepared(job, image, self.segmenter.pixels(image, self.origin.working_size))
         except Exception as error:
-            return Failure(job, _reason(error))
+            return Failure(job, reason_of(error))
 
     def _batches(
         self, prepared: Iterator[Prepared | Failure]
@@ -140,7 +140,7 @@ class Predictor:
         except Exception as error:
             if len(batch) > 1:  # the others of the batch may be well
                 return [answer for one in batch for answer in self._segmented([one])]
-            return [Failure(batch[0].job, _reason(error))]
+            return [Failure(batch[0].job, reason_of(error))]
         finally:
             self.busy_seconds += time.perf_counter() - start
         return list(zip(batch, results, strict=True))
@@ -160,11 +160,11 @@ class Predictor:
                 replace=job.may_replace,
             )
         except Exception as error:
-            return Failure(job, _reason(error))
+            return Failure(job, reason_of(error))
         return Done(job, result.note)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong, in a sentence."""
     if isinstance(error, PictureError):
         return str(error)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,8 +52,26 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class ResultFormat:
+    """The files of a result.
+
+    Attributes:
+        class_ids: Suffix of the file of class ids.
+        overlay: Suffix of the file of the overlay.
+        read: Gives what `Origin.metadata` recorded in such a file, and nothing for any other.
+    """
+
+    class_ids: str = ".png"
+    overlay: str = ".png"
+    read: Callable[[Path], Mapping[str, str]] = read_metadata
+
+
+IMAGE_RESULTS = ResultFormat()
+
+
+@dataclass(frozen=True)
 class Job:
-    """An image, and where its class ids and its overlay go.
+    """An image or a video, and where its class ids and its overlay go.
 
     Attributes:
         image: The file.
@@ -85,7 +103,9 @@ def is_result(path: Path) -> bool:
     return "image_sha256" in read_metadata(path)
 
 
-def plan_jobs(images: Sequence[Path], out: Path, origin: Origin) -> list[Job]:
+def plan_jobs(
+    images: Sequence[Path], out: Path, origin: Origin, kind: ResultFormat = IMAGE_RESULTS
+) -> list[Job]:
     """Where the results of each image go.
 
     An image whose result by the same model is in `out` keeps those files, whatever they are called.
@@ -95,11 +115,12 @@ def plan_jobs(images: Sequence[Path], out: Path, origin: Origin) -> list[Job]:
         images: The files, each once.
         out: The folder of the results, which need not exist.
         origin: What the results come from.
+        kind: The files that they are written to.
     """
-    existing = _ExistingResults(out, origin)
+    existing = _ExistingResults(out, origin, kind)
     found = existing.match(images)
     names = _FreeNames(out)
-    return [found.get(image) or names.job(image, out) for image in images]
+    return [found.get(image) or names.job(image, out, kind) for image in images]
 
 
 def _stems(image: Path) -> Iterator[str]:
@@ -131,10 +152,9 @@ class _FreeNames:
     def __init__(self, folder: Path) -> None:
         self.taken = {_key(path.name) for path in folder.iterdir()} if folder.is_dir() else set()
 
-    def job(self, image: Path, folder: Path) -> Job:
-        suffix = ".png"
+    def job(self, image: Path, folder: Path, kind: ResultFormat) -> Job:
         for stem in _stems(image):
-            pair = f"{stem}{suffix}", f"{stem}{OVERLAY}{suffix}"
+            pair = f"{stem}{kind.class_ids}", f"{stem}{OVERLAY}{kind.overlay}"
             keys = {_key(name) for name in pair}
             if not keys & self.taken:
                 self.taken |= keys
@@ -148,11 +168,13 @@ class _ExistingResults:
 
     folder: Path
     origin: Origin
+    kind: ResultFormat
     by_image: dict[str, list[Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for path in sorted(self.folder.glob("*.png")) if self.folder.is_dir() else ():
-            found = read_metadata(path)
+        files = self.folder.glob(f"*{self.kind.class_ids}") if self.folder.is_dir() else ()
+        for path in sorted(files):
+            found = self.kind.read(path)
             image_digest = found.get("image_sha256", "")
             if found.items() >= self.origin.metadata(image_digest, CLASS_IDS_KIND).items():
                 self.by_image.setdefault(image_digest, []).append(path)
@@ -177,8 +199,8 @@ class _ExistingResults:
 
     def _job(self, image: Path, digest: str, class_ids: Path) -> Job | None:
         """None if the overlay's name is another file's."""
-        overlay = class_ids.with_name(f"{class_ids.stem}{OVERLAY}{class_ids.suffix}")
-        found = read_metadata(overlay)
+        overlay = class_ids.with_name(f"{class_ids.stem}{OVERLAY}{self.kind.overlay}")
+        found = self.kind.read(overlay)
         expected = self.origin.metadata(digest, OVERLAY_KIND)
         is_done = found.items() >= expected.items()
         expected.pop("opacity")

@@ -1,6 +1,7 @@
 """`segmodels predict`."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from segmodels import Segmenter, UNet, load_model
 from segmodels.cli.main import main
 from segmodels.inference.results import read_metadata
+from tests.support.clips import write_clip
 
 
 def test_predict_writes_exact_ids_and_overlays(model, pictures, tmp_path, capsys):
@@ -212,3 +214,29 @@ def test_mistakes_are_told_without_a_traceback(arguments, message, model, pictur
 def test_an_empty_folder_is_told(model, tmp_path, capsys):
     assert main(["predict", str(tmp_path), "--model", str(model)]) == 1
     assert "holds no image files" in capsys.readouterr().err
+
+
+def test_predict_takes_videos_beside_images(model, pictures, tmp_path, capsys):
+    clip = write_clip(tmp_path / "clip.mp4", sound=True)
+    broken = tmp_path / "broken.webm"
+    broken.write_bytes(b"no video")
+    out = tmp_path / "out"
+    command = ["predict", str(clip), str(broken), str(pictures / "a.png")]
+    options = ["--model", str(model), "--out", str(out)]
+    assert main([*command, *options]) == 1
+    printed = capsys.readouterr()
+    assert "1 of 2 videos segmented" in printed.out
+    assert "1 of 1 pictures segmented" in printed.out
+    assert "clip.mp4: the results have no sound" in printed.err
+    assert "broken.webm is not a video that is read" in printed.err
+    names = {path.name for path in out.iterdir()}
+    assert names == {"a.png", "a_overlay.png", "clip.mkv", "clip_overlay.mp4"}
+    assert main(["predict", str(clip), *options, "--resume"]) == 0
+    assert "1 of them had their results already" in capsys.readouterr().out
+
+
+def test_predict_without_pyav_says_how_to_install_it(model, tmp_path, capsys, monkeypatch):
+    clip = write_clip(tmp_path / "clip.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert main(["predict", str(clip), "--model", str(model), "--out", str(tmp_path / "out")]) == 1
+    assert 'pip install "segmodels[video]"' in capsys.readouterr().err
