@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +20,7 @@ from segmodels.data import _boxes, _tiff
 from segmodels.data._untrusted_images import (
     ACCEPTED,
     FORMATS,
+    INSTALL_HEIF,
     MAX_PIXELS,
     PictureError,
     check_size,
@@ -59,6 +60,7 @@ FLOAT_DEPTHS = (1.0, *DEPTHS)
 # Files beside images that are no images; the suffixes are those of labels and notes.
 IGNORED_NAMES = ("thumbs.db", "desktop.ini", ".ds_store")
 IGNORED_SUFFIXES = (".json", ".txt", ".xml", ".csv", ".md", ".yaml", ".yml", ".ini", ".db")
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 
 
 # ---- public ----
@@ -185,25 +187,35 @@ class FolderListing:
     Attributes:
         images: Files that may be images, sorted: those with a suffix of a format that is read, or
             without a suffix.
-        ignored: Names of files that are no images, such as Thumbs.db, ._photo.jpg, photo.json.
-        unread: {suffix: number of files} of other formats.
+        ignored: Files that are no images, such as Thumbs.db, ._photo.jpg, photo.json.
+        unread: Files of other formats.
     """
 
     images: list[Path]
-    ignored: list[str]
-    unread: dict[str, int]
+    ignored: list[Path]
+    unread: list[Path]
 
     def notes(self, folder: Path) -> list[str]:
         """A sentence each on what was ignored and what is not read."""
         notes = []
         if self.ignored:
-            shown = ", ".join(self.ignored[:3]) + ", ..." * (len(self.ignored) > 3)
+            names = ", ".join(path.name for path in self.ignored[:3])
+            more = ", ..." * (len(self.ignored) > 3)
             files = "1 file" if len(self.ignored) == 1 else f"{len(self.ignored)} files"
-            notes.append(f"{folder}: ignored {files} that are not images ({shown})")
+            notes.append(f"{folder}: ignored {files} not in an image format ({names}{more})")
         if self.unread:
-            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.unread.items()))
-            notes.append(f"{folder}: not read, their format is not supported: {kinds}")
+            counts = Counter(path.suffix.lower() for path in self.unread)
+            kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+            notes.append(
+                f"{folder}: left out {len(self.unread)} in formats that are not read ({kinds})"
+                f"{heif_hint(counts)}"
+            )
         return notes
+
+
+def heif_hint(suffixes: Iterable[str]) -> str:
+    """How to read HEIC, if that is among the suffixes."""
+    return f"; {INSTALL_HEIF}" if any(s.lower() in HEIF_SUFFIXES for s in suffixes) else ""
 
 
 def list_images(folder: Path) -> FolderListing:
@@ -213,20 +225,20 @@ def list_images(folder: Path) -> FolderListing:
         OSError: If the folder cannot be read.
     """
     suffixes = _image_suffixes()
-    images, ignored, unread = [], [], Counter[str]()
+    images, ignored, unread = [], [], []
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
         if path.is_dir():
             continue
         if path.name.lower() in IGNORED_NAMES or path.name.startswith("."):
-            ignored.append(path.name)
+            ignored.append(path)
         elif suffix in suffixes or not suffix:
             images.append(path)
         elif suffix in IGNORED_SUFFIXES:
-            ignored.append(path.name)
+            ignored.append(path)
         else:
-            unread[suffix] += 1
-    return FolderListing(images, ignored, dict(unread))
+            unread.append(path)
+    return FolderListing(images, ignored, unread)
 
 
 def _image_suffixes() -> frozenset[str]:
@@ -725,10 +737,13 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def resize(image: NDArray[Pixel], longer_side: int, *, nearest: bool = False) -> NDArray[Pixel]:
-    """(H, W, 3) or (H, W) scaled so that its longer side has `longer_side` pixels: antialiased
+    """(H, W, C) or (H, W) scaled so that its longer side has `longer_side` pixels: antialiased
     bilinear, or `nearest` for class ids."""
     if max(image.shape[:2]) == longer_side:
         return image
+    if image.ndim == 3 and image.shape[2] != 3:
+        channels = np.moveaxis(image, 2, 0)
+        return np.dstack([resize(one, longer_side, nearest=nearest) for one in channels])
     return np.array(resize_image(Image.fromarray(image), longer_side, nearest=nearest))
 
 

@@ -1,12 +1,14 @@
 """Where the files of a data set lie, recognised by what its folder holds; see `dataset.py`."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
-from segmodels.data.image_io import PictureError, page_count
-from segmodels.data.labels import IGNORE_INDEX, Color, DataError, LabelEncoding, are_binary
+from segmodels.data._untrusted_images import shortened
+from segmodels.data.classes import Classes, declared_classes, lines_of
+from segmodels.data.image_io import PictureError, heif_hint, list_images, page_count
+from segmodels.data.labels import IGNORE_INDEX, DataError, LabelEncoding, are_binary, are_instances
 from segmodels.utils.palette import voc_color
 
 SPLITS = ("train", "val", "test")
@@ -19,7 +21,8 @@ VOC_CLASSES = (
 )
 VOC_BORDER = (224, 224, 192)  # around its objects: void
 BINARY_CLASSES = ("background", "foreground")
-VOID_NAMES = ("void", "unlabelled", "unlabeled", "ignore")
+CELL_CLASSES = ("background", "cell")  # of instances
+IMAGE_FOLDERS = "a folder for each image"  # name of the 2018 Data Science Bowl's layout
 STACK_SUFFIXES = (".tif", ".tiff")
 LABEL_ENDS = ("_L", "_mask", "_label")  # that a label's stem may have after its picture's
 
@@ -67,18 +70,10 @@ class Layout:
     void_after_classes: bool = False
 
 
-@dataclass(frozen=True)
-class Classes:
-    """names: in the order of the ids. colors: of each, and of void; None if none are declared."""
-
-    names: list[str]
-    colors: dict[Color, int] | None = None
-
-
 def layout_of(root: Path, split: str) -> Layout:
     """DataError if the folder has no such split."""
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}")
+    if not _is_folder(root):
+        raise DataError(f"there is no folder {shortened(root)}")
     if (root / f"{split}annot").is_dir():
         return Layout("SegNet's CamVid", root / split, root / f"{split}annot", None, True)
     if (root / LISTS / f"{split}.txt").is_file():
@@ -95,6 +90,8 @@ def layout_of(root: Path, split: str) -> Layout:
             "images are 'train'; 'val' are those that a training holds out (--val-fraction, "
             "--folds)"
         )
+    if split in WITHOUT_LISTS and _has_image_folders(root):
+        return Layout(IMAGE_FOLDERS, root, root, None)
     raise DataError(
         f"{root} has no split {split!r}: expected {split}/ with {split}annot/, or images/ with "
         f"labels/ or masks/ and perhaps {split}.txt, or PASCAL VOC's {LISTS}/{split}.txt; it holds "
@@ -105,10 +102,12 @@ def layout_of(root: Path, split: str) -> Layout:
 def has_split(folder: str | Path, split: str) -> bool:
     """Whether anything of the split is there; `open_data` then says what it lacks."""
     root = Path(folder)
+    if not _is_folder(root):
+        return False
     names = (split, f"{split}annot", f"{split}.txt", f"{LISTS}/{split}.txt")
     if any((root / name).exists() for name in names):
         return True
-    return split in WITHOUT_LISTS and _is_without_lists(root)
+    return split in WITHOUT_LISTS and (_is_without_lists(root) or _has_image_folders(root))
 
 
 def _is_without_lists(root: Path) -> bool:
@@ -117,38 +116,65 @@ def _is_without_lists(root: Path) -> bool:
     return (root / "images").is_dir() and _labels_folder(root).is_dir()
 
 
+def _has_image_folders(root: Path) -> bool:
+    first = next(iter(_folders_in(root)), root)
+    return (first / "images").is_dir() and (first / "masks").is_dir()
+
+
 def _labels_folder(root: Path) -> Path:
     """labels/, or masks/ where there is no labels/."""
     masks = root / "masks"
     return masks if masks.is_dir() and not (root / "labels").is_dir() else root / "labels"
 
 
-
 def samples_of(layout: Layout) -> tuple[list[Sample], list[str]]:
     """The split's pictures with their labels, and what is wrong with the others."""
     mistakes: list[str] = []
-    pictures = _by_stem(layout.pictures, mistakes)
-    labels = _by_stem(layout.labels, mistakes)
+    pictures, labels = _files_of(layout, mistakes)
     for stem in [stem for stem in labels if stem not in pictures]:
         owner = next((stem.removesuffix(end) for end in LABEL_ENDS if stem.endswith(end)), None)
         if owner in pictures and owner not in labels:
             labels[owner] = labels.pop(stem)
-    stems = layout.stems
-    if stems is None:
+    if layout.stems is None:
         stems = sorted(pictures.keys() | labels.keys())
+    else:
+        stems = _listed(layout.stems, pictures, layout.pictures, mistakes)
     for stem, times in Counter(stems).items():
         if times > 1:
             mistakes.append(f"{stem} is listed {times} times; it must be listed once")
     for kind, folder, files in (
-        ("picture", layout.pictures, pictures),
+        ("image", layout.pictures, pictures),
         ("label", layout.labels, labels),
     ):
-        mistakes += [f"{stem} has no {kind} in {folder}" for stem in stems if stem not in files]
+        mistakes += _missing(kind, folder, [stem for stem in stems if stem not in files])
     whole = [stem for stem in dict.fromkeys(stems) if stem in pictures and stem in labels]
     samples = [
         sample for stem in whole for sample in _pages(pictures[stem], labels[stem], mistakes)
     ]
     return samples, mistakes
+
+
+def _files_of(layout: Layout, mistakes: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The images and the labels by their stems."""
+    if layout.name != IMAGE_FOLDERS:
+        images = _by_stem(layout.pictures, mistakes)
+        labels = _by_stem(layout.labels, mistakes)
+        masks = {normalize("NFC", path.name): path for path in _folders_in(layout.labels)}
+        return images, {stem: masks[stem] for stem in masks if stem in images} | labels
+    folders = {normalize("NFC", path.name): path for path in _folders_in(layout.pictures)}
+    images = {}
+    for stem, folder in folders.items():
+        found = list_images(folder / "images").images if (folder / "images").is_dir() else []
+        if len(found) == 1:
+            images[stem] = found[0]
+        else:
+            mistakes.append(f"{folder / 'images'} has {len(found)} images; expected one")
+    labels = {s: folder / "masks" for s, folder in folders.items() if (folder / "masks").is_dir()}
+    return images, labels
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
 def _pages(picture: Path, label: Path, mistakes: list[str]) -> list[Sample]:
@@ -179,117 +205,115 @@ def classes_of(root: Path, layout: Layout) -> tuple[Classes, LabelEncoding]:
         colors = {voc_color(index): index for index in range(len(VOC_CLASSES))}
         colors[VOC_BORDER] = IGNORE_INDEX
         return Classes(list(VOC_CLASSES)), LabelEncoding(len(VOC_CLASSES), colors=colors)
-    binary = (classes is None or (len(classes.names) == 2 and classes.colors is None)) and (
-        _has_binary_labels(root)
-    )
-    if classes is None and not binary:
+    two_or_none = classes is None or (len(classes.names) == 2 and classes.colors is None)
+    labels = _first_labels(root) if two_or_none else []
+    void_ids = (2, IGNORE_INDEX) if layout.void_after_classes else (IGNORE_INDEX,)
+    instances = are_instances(labels, void_ids)
+    binary = not instances and are_binary(labels)
+    if classes is None and not (binary or instances):
         raise DataError(
             f"{root} has no classes.txt, a class name a line in the order of the ids (for labels "
             "of colours `name r g b`)"
         )
-    classes = classes or Classes(list(BINARY_CLASSES))
+    classes = classes or Classes(list(CELL_CLASSES if instances else BINARY_CLASSES))
     count = len(classes.names)
     void_ids = (count, IGNORE_INDEX) if layout.void_after_classes else (IGNORE_INDEX,)
     declared = classes.colors is not None
-    return classes, LabelEncoding(count, void_ids, classes.colors, declared, binary)
+    return classes, LabelEncoding(count, void_ids, classes.colors, declared, binary, instances)
 
 
-def _has_binary_labels(root: Path) -> bool:
-    """Judged by the first split that there is, so that all splits are read alike."""
+def _first_labels(root: Path) -> list[tuple[Path, int]]:
+    """Label and page of each sample of the first split that there is, so that all splits are read
+    alike."""
     for split in SPLITS:
         if has_split(root, split):
             samples, _ = samples_of(layout_of(root, split))
-            return are_binary((sample.label, sample.page) for sample in samples)
-    return False
+            return [(sample.label, sample.page) for sample in samples]
+    return []
 
 
-def declared_classes(root: Path) -> Classes | None:
-    """From classes.txt (`name` or `name r g b` a line) and label_colors.txt (`r g b name`)."""
-    names_file, colors_file = root / "classes.txt", root / "label_colors.txt"
-    colored: list[tuple[str, Color]] = []
-    if colors_file.is_file():
-        colored = [_color_first(line, colors_file) for line in lines_of(colors_file)]
-    if not names_file.is_file():
-        if not colored:
-            return None
-        return _classes([name for name, _ in colored], dict(colored), colors_file)
-    lines = lines_of(names_file)
-    split_lines = [_color_last(line) for line in lines]
-    found = [entry for entry in split_lines if entry is not None]
-    if found and len(found) == len(lines):
-        return _classes([name for name, _ in found], dict(found), names_file)
-    if found and len(found) > len(lines) // 2:
-        odd = next(line for line, entry in zip(lines, split_lines, strict=True) if entry is None)
+def notes_of(layout: Layout) -> list[str]:
+    """A sentence for each folder on files that are no images, or in formats that are not read."""
+    folders = dict.fromkeys((layout.pictures, layout.labels))
+    return [note for folder in folders for note in list_images(folder).notes(folder)]
+
+
+def _listed(
+    lines: list[str], pictures: dict[str, Path], folder: Path, mistakes: list[str]
+) -> list[str]:
+    """The stems that a list's lines name."""
+    stems = []
+    for line in lines:
+        stem = _listed_stem(normalize("NFC", line), pictures)
+        if stem is None:
+            mistakes.append(
+                f"the list has the line {shortened(line)!r}, whose label has another name than its "
+                "image; they must have the same stem"
+            )
+        else:
+            stems.append(stem)
+    if stems and not any(stem in pictures for stem in stems):
         raise DataError(
-            f"{names_file} has {odd!r} among lines of `name r g b`; it lacks its colour"
+            f"no line of the list names an image in {folder}: it has {shortened(lines[0])!r}; "
+            "expected a line for each image, its stem (0001), its file (0001.png) or its file and "
+            "its label's (images/0001.png labels/0001.png)"
         )
-    return _classes(lines, dict(colored) or None, names_file)
+    return stems
 
 
-def _classes(names: Sequence[str], colors: dict[str, Color] | None, path: Path) -> Classes:
-    if colors is not None:
-        names = [name for name in names if name.lower() not in VOID_NAMES]
-    if not 1 <= len(names) <= IGNORE_INDEX:
-        raise DataError(f"{path} has {len(names)} class names; expected 1 to {IGNORE_INDEX}")
-    twice = sorted(name for name, times in Counter(names).items() if times > 1)
-    if twice:
-        raise DataError(f"{path} has {', '.join(twice)} twice; class names must differ")
-    if colors is None:
-        return Classes(list(names))
-    lacking = [name for name in names if name not in colors]
-    if lacking:
-        raise DataError(f"label_colors.txt has no colour for {', '.join(lacking)} of classes.txt")
-    of_colors: dict[Color, int] = {}
-    for name, color in colors.items():
-        if color in of_colors:
-            raise DataError(f"{path} gives the colour {color} twice; each class needs its own")
-        of_colors[color] = names.index(name) if name in names else IGNORE_INDEX
-    return Classes(list(names), of_colors)
-
-
-def _color_first(line: str, path: Path) -> tuple[str, Color]:
-    words = line.replace(",", " ").split(maxsplit=3)
-    color = _color(words[:3])
-    if len(words) != 4 or color is None:
-        raise DataError(f"{path} has the line {line!r}; expected `r g b name`, each of 0 to 255")
-    return words[3].strip(), color
-
-
-def _color_last(line: str) -> tuple[str, Color] | None:
-    words = line.replace(",", " ").rsplit(maxsplit=3)
-    color = _color(words[1:])
-    return (words[0].strip(), color) if len(words) == 4 and color is not None else None
-
-
-def _color(words: Sequence[str]) -> Color | None:
-    if len(words) != 3 or not all(word.isdecimal() and int(word) <= 255 for word in words):
-        return None
-    return int(words[0]), int(words[1]), int(words[2])
-
-
-def lines_of(path: Path) -> list[str]:
-    """The lines that are not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+def _listed_stem(line: str, pictures: dict[str, Path]) -> str | None:
+    """What `stem`, `folder/stem.png` or `folder/stem.jpg folder/stem.png` names; the line itself if
+    it names no image, None if it pairs two names."""
+    if line in pictures:
+        return line
+    words = line.replace("\\", "/").split()
+    stems = [PurePosixPath(word).stem for word in words]
+    if len(words) == 2 and stems[0] in pictures:
+        is_pair = stems[1] in (stems[0], *(stems[0] + end for end in LABEL_ENDS))
+        return stems[0] if is_pair else None
+    stem = PurePosixPath(line.replace("\\", "/")).stem  # which may have spaces
+    return stem if stem in pictures else line
 
 
 def _by_stem(folder: Path, mistakes: list[str]) -> dict[str, Path]:
+    """The images of a folder. Stems are compared in Unicode's normal form NFC."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.is_dir():
-            continue
-        if path.stem in files:
+    for path in list_images(folder).images:
+        stem = normalize("NFC", path.stem)
+        if stem in files:
             mistakes.append(
-                f"{folder} has {files[path.stem].name} and {path.name}: one of them must go, since "
-                "picture and label are matched by their stems"
+                f"{folder} has {files[stem].name} and {path.name}: one of them must go, since "
+                "image and label are matched by their stems"
             )
-        files[path.stem] = path
+        files[stem] = path
     return files
+
+
+def _missing(kind: str, folder: Path, stems: list[str]) -> list[str]:
+    """A sentence for each stem without a file, naming one of its name that is not read."""
+    if not stems:
+        return []
+    unread = {normalize("NFC", path.stem): path for path in list_images(folder).unread}
+    return [
+        f"{stem} has no {kind} in {folder}"
+        + (
+            f"; {unread[stem].name} is in a format that is not read"
+            f"{heif_hint([unread[stem].suffix])}"
+            if stem in unread
+            else ""
+        )
+        for stem in stems
+    ]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is such a folder; no, too, for a path that the system does not take."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _listing(folder: Path) -> str:

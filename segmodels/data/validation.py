@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from segmodels.data._untrusted_images import PictureError, open_regular
 from segmodels.data.dataset import (
     DataError,
     HoldOut,
@@ -121,7 +122,8 @@ def _digest(path: Path) -> str:
     digest = blake2b(digest_size=8)
     try:
         for file in files:
-            digest.update(file.read_bytes())
+            with open_regular(file) as opened_file:
+                digest.update(opened_file.read())
         return digest.hexdigest()
-    except OSError:  # which a mistake tells already
+    except (OSError, PictureError):  # which a mistake tells already
         return ""

@@ -55,7 +55,7 @@ def test_two_pictures_of_one_stem_are_refused(folder):
 def test_a_missing_partner_is_named(folder, kind):
     file = first_files(folder)[kind]
     file.unlink()
-    message = rf"^{file.stem} has no {('picture', 'label')[kind]} in {file.parent}$"
+    message = rf"^{file.stem} has no {('image', 'label')[kind]} in {file.parent}$"
     with pytest.raises(DataError, match=message):
         open_data(folder, "train")
 
@@ -87,9 +87,7 @@ def test_sizes_that_differ_are_named(folder):
 def test_a_label_in_colours_is_refused_unless_they_are_declared(folder):
     _, label = first_files(folder)
     Image.new("RGB", (48, 40), (9, 8, 7)).save(label)
-    with pytest.raises(
-        DataError, match=rf"{label} is an image of colors, and no colors are dec"
-    ):
+    with pytest.raises(DataError, match=rf"{label} is an image of colors, and no colors are dec"):
         open_data(folder, "train").target(0)
 
 

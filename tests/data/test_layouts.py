@@ -1,10 +1,15 @@
-"""PASCAL VOC's layout, labels of colours, and masks of 0 and 255."""
+"""PASCAL VOC's layout, labels of colors, masks of 0 and 255, and the names of files."""
+
+import os
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from segmodels.data.dataset import DataError, has_split, open_data
+from segmodels.data.layouts import notes_of
+from segmodels.data.validation import survey
 from segmodels.training.config import TrainingConfig
 from segmodels.training.runner import train
 from segmodels.utils.palette import voc_color
@@ -158,23 +163,6 @@ def test_camvids_own_names_of_labels_match(colored):
     assert [sample.label.stem for sample in data.samples] == ["000_L", "001_L", "002_L"]
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("classes.txt", "a 1 2 3\nb 1 2 3\n", r"gives the colour \(1, 2, 3\) twice"),
-        ("classes.txt", "a 1 2 3\nb 4 5 6\nc\n", "has 'c' among lines of `name r g b`"),
-        ("label_colors.txt", "1 2 ground\n", "has the line '1 2 ground'; expected `r g b name`"),
-        ("label_colors.txt", "1 2 300 ground\n", "each of 0 to 255"),
-        ("label_colors.txt", "1 2 3 ground\n", "has no colour for wall, sky of classes.txt"),
-    ],
-)
-def test_declarations_that_cannot_be_are_refused(tmp_path, file, text, message):
-    root = write_camvid(tmp_path / "d", train=1)
-    (root / file).write_text(text)
-    with pytest.raises(DataError, match=message):
-        open_data(root, "train")
-
-
 # ---- masks of 0 and 255 ----
 
 
@@ -237,3 +225,107 @@ def test_a_stem_that_is_listed_twice_is_named(msrc):
     (msrc / "val.txt").write_text("val_0\nval_1\nval_0\n")
     with pytest.raises(DataError, match="val_0 is listed 2 times"):
         open_data(msrc, "val")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{0}",
+        "{0}.png",
+        "images/{0}.png",
+        "/images/{0}.png /labels/{0}.png",
+        "images\\{0}.png labels\\{0}_mask.png",
+    ],
+)
+def test_lines_may_be_stems_files_or_pairs(msrc, line):
+    expected = [sample.picture.stem for sample in open_data(msrc, "train").samples]
+    (msrc / "train.txt").write_text("".join(line.format(stem) + "\n" for stem in expected))
+    assert [sample.picture.stem for sample in open_data(msrc, "train").samples] == expected
+
+
+def test_a_stem_with_a_dot_is_not_cut(msrc):
+    for file in (msrc / "images" / "val_0.png", msrc / "labels" / "val_0.png"):
+        file.rename(file.with_name("a.b.png"))
+    (msrc / "val.txt").write_text("a.b\n")
+    assert open_data(msrc, "val").samples[0].picture.name == "a.b.png"
+
+
+def test_a_list_that_names_no_image_says_what_is_expected(msrc):
+    (msrc / "val.txt").write_text("a,1\nb,2\n")
+    with pytest.raises(
+        DataError, match=r"no line of the list names an image .*'a,1'; expected a l"
+    ):
+        open_data(msrc, "val")
+
+
+def test_a_pair_of_two_names_is_refused(msrc):
+    (msrc / "val.txt").write_text("val_0\nimages/val_1.png labels/val_0.png\n")
+    with pytest.raises(DataError, match=r"'images/val_1.png labels/val_0.png', whose label has an"):
+        open_data(msrc, "val")
+
+
+# ---- names of files ----
+
+
+def test_composed_and_decomposed_names_are_one(msrc):
+    composed, decomposed = (normalize(form, "Münch") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    for image, label, line in (
+        (composed, decomposed, decomposed),
+        (decomposed, composed, composed),
+    ):
+        for folder, name in (("images", image), ("labels", label)):
+            file = next(f for f in (msrc / folder).iterdir() if f.stem.startswith(("val_0", "M")))
+            file.rename(file.with_stem(name))
+        (msrc / "val.txt").write_text(f"{line}\n", encoding="utf-8")
+        assert open_data(msrc, "val").pair(0)[1].shape == (40, 48)
+
+
+def test_files_that_are_no_images_are_ignored_with_a_note(camvid):
+    folder = camvid / "train"
+    for name in ("Thumbs.db", "desktop.ini", "._000.png", ".DS_Store", "000.json"):
+        (folder / name).write_bytes(b"\xd0\xcf")
+    data = open_data(camvid, "train")
+    assert len(data) == 6
+    assert notes_of(data.layout) == [
+        f"{folder}: ignored 5 files not in an image format (.DS_Store, ._000.png, 000.json, ...)"
+    ]
+
+
+def test_formats_that_are_not_read_are_counted_and_named(camvid):
+    folder = camvid / "train"
+    for name in ("a.cr2", "b.CR2", "c.dng"):
+        (folder / name).write_bytes(b"II*")
+    data = open_data(camvid, "train")
+    assert notes_of(data.layout) == [
+        f"{folder}: left out 3 in formats that are not read (2 .cr2, 1 .dng)"
+    ]
+    (folder / "000.png").rename(folder / "000.cr2")
+    with pytest.raises(DataError, match=r"000 has no image in .*; 000.cr2 is in a format that is"):
+        open_data(camvid, "train")
+
+
+def test_heic_that_is_not_read_says_what_is_needed(camvid, monkeypatch):
+    monkeypatch.setattr("segmodels.data.image_io.has_heif", lambda: False)
+    monkeypatch.setattr(
+        "segmodels.data.image_io.Image.registered_extensions", lambda: {".png": "PNG"}
+    )
+    (camvid / "train" / "000.png").rename(camvid / "train" / "000.heic")
+    with pytest.raises(DataError, match=r"000.heic is in a format .*segmodels\[heif\]"):
+        open_data(camvid, "train")
+
+
+def test_paths_that_the_system_does_not_take_are_told_in_a_sentence():
+    for path in ("x" * 5000, "/".join(["y" * 200] * 40)):
+        assert not has_split(path, "train")
+        with pytest.raises(DataError, match=r"there is no folder [xy/]{200}\.\.\.$"):
+            open_data(path, "train")
+
+
+def test_a_fifo_among_the_images_is_not_waited_for(camvid):
+    for folder in ("train", "trainannot"):
+        (camvid / folder / "000.png").unlink()
+        os.mkfifo(camvid / folder / "000.png")
+    found = survey(open_data(camvid, "train"))
+    assert len(found.mistakes) == 2
+    assert all("is not a regular file" in mistake for mistake in found.mistakes)

@@ -36,7 +36,7 @@ def broken(camvid):
 
 
 WORDS = [
-    "005 has no picture in",
+    "005 has no image in",
     "004 has no label in",
     "train/000.png: 000.png is damaged",
     "trainannot/001.png has ids [9]; expected 0 to 2",
