@@ -2,7 +2,9 @@
 Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3, with their names: a
 tile of 6 x 6 pixels d gives 4 x 4 outputs, inverse(filter(g) * data(d))."""
 
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,10 @@ from torch.nn.functional import pad
 from segmodels.utils.parallel import for_each
 
 MIN_CHANNELS = 64  # with fewer, the transforms cost more than the products save
-TILES = 128  # computed at once, so that their expansion stays in the cache
+# Tiles computed at once: the larger the filters, the more tiles are to share a pass over them; the
+# fewer, the better their expansion stays in the cache.
+MIN_TILES, TILES, PAIRS_PER_TILE = 64, 256, 256
+KERNELS = 1 << 14  # transformed at once
 PADDINGS: dict[Any, int] = {(0, 0): 0, "valid": 0, (1, 1): 1, "same": 1}  # as Conv2d has them
 
 # One-dimensional data (6 -> 6), filter (3 -> 6) and inverse transforms (6 -> 4).
@@ -62,11 +67,52 @@ def _transform_2d(matrix: Tensor, x: Tensor) -> Tensor:
     return of_rows.view(new * new, -1)
 
 
-def _filters(kernels: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (36, in, out)."""
-    outputs, inputs = kernels.shape[:2]
-    found = _transform_2d(_FILTER.to(kernels), kernels.permute(2, 3, 1, 0))
-    return found.view(36, inputs, outputs)
+def _laid_out(kernels: Tensor) -> Tensor:
+    """(out, in, 3, 3) -> (3, 3, in, out), columns first, since `_transform_2d` swaps rows and
+    columns of the data."""
+    return kernels.permute(3, 2, 1, 0).contiguous()
+
+
+@contextmanager
+def _filters(kernels: Tensor) -> Iterator[Tensor]:
+    """The filter transform of kernels that are laid out, (36, in, out), until the context ends.
+
+    It takes four times the memory of the kernels, but a few percent of a convolution's time:
+    computed for each call in memory that all layers share, it need not be kept.
+    """
+    inputs, outputs = kernels.shape[2:]
+    transform = torch.kron(_FILTER, _FILTER).to(kernels)
+    columns = kernels.view(9, -1)
+    with _scratch(36 * inputs * outputs, kernels.dtype) as memory:
+        found = memory.view(36, -1)
+
+        def compute(start: int) -> None:
+            part = slice(start, start + KERNELS)
+            torch.mm(transform, columns[:, part], out=found[:, part])
+
+        for_each(compute, range(0, inputs * outputs, KERNELS))
+        yield found.view(36, inputs, outputs)
+
+
+_idle: deque[Tensor] = deque()  # scratch memory, in bytes, that no call uses at the moment
+
+
+@contextmanager
+def _scratch(size: int, dtype: torch.dtype) -> Iterator[Tensor]:
+    """`size` values of memory on the CPU. It is used again, so that the system need not map and
+    zero it for every call; there is as much as calls at the same time have needed."""
+    count = size * dtype.itemsize
+    try:
+        memory = _idle.pop()
+    except IndexError:
+        memory = None
+    if memory is None or len(memory) < count:
+        with torch.inference_mode(False):  # else it could not be used outside of that mode
+            memory = torch.empty(count, dtype=torch.uint8)
+    try:
+        yield memory[:count].view(dtype)
+    finally:
+        _idle.append(memory)
 
 
 class _Tiles:
@@ -78,10 +124,14 @@ class _Tiles:
         self.down, self.across = -(-self.height // 4), -(-self.width // 4)
         self.data, self.inverse = _DATA.to(x), _INVERSE.to(x)
 
-    def parts(self, count: int) -> Iterator[tuple[slice, int, int]]:
-        """Parts of a batch of `count` images, about TILES tiles each: (images, first row of tiles,
-        row after the last)."""
-        rows = max(1, TILES // self.across)
+    def parts(self, count: int, pairs: int) -> Iterator[tuple[slice, int, int]]:
+        """Parts of a batch of `count` images, as many for each thread: (images, first row of tiles,
+        row after the last). `pairs`: input times output channels."""
+        threads = torch.get_num_threads()
+        tiles = min(TILES, max(MIN_TILES, pairs // PAIRS_PER_TILE))
+        total = count * self.down
+        rounds = -(-total * self.across // (tiles * threads))
+        rows = -(-total // (rounds * threads))
         images = max(1, rows // self.down)
         for first in range(0, count, images):
             for top in range(0, self.down, rows):
@@ -96,8 +146,12 @@ class _Tiles:
         tiles = pixels.unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
         return _transform_2d(self.data, tiles).view(36, -1, x.shape[3])
 
-    def convolved(self, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, in, H, W) -> (N, out, height, width)."""
+    def convolved(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+        """(N, in, H, W) and kernels that are laid out -> (N, out, height, width)."""
+        with _filters(kernels) as filters:
+            return self._convolved(x, filters, bias)
+
+    def _convolved(self, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
         outputs, layout = filters.shape[2], torch.channels_last
         shape = len(x), outputs, 4 * self.down, 4 * self.across
         found = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
@@ -113,7 +167,7 @@ class _Tiles:
             )
             torch.add(sums.permute(2, 3, 0, 4, 1, 5), zero, out=out)
 
-        for_each(convolve, self.parts(len(x)))
+        for_each(convolve, self.parts(len(x), filters.shape[1] * outputs))
         if (self.height, self.width) == found.shape[2:]:
             return found
         return found[..., : self.height, : self.width].contiguous(memory_format=layout)
@@ -125,7 +179,7 @@ class _Tiles:
         below, beside = 4 * self.down - self.height, 4 * self.across - self.width
         whole = pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, beside, 0, below))
         found = x.new_zeros(36, x.shape[3], outputs)
-        for images, top, end in self.parts(len(x)):
+        for images, top, end in self.parts(len(x), x.shape[3] * outputs):
             data = self.expanded(x[images], top, end)
             sums = whole[images, 4 * top : 4 * end]
             sums = sums.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(2, 4, 0, 1, 3, 5)
@@ -137,7 +191,7 @@ class _Tiles:
 
 class Winograd(nn.Module):
     """A convolution for inference, of the kind that `is_faster` accepts. Outputs agree within 1e-4
-    of their standard deviation; the weights take four times the memory."""
+    of their standard deviation. `weight` is (3, 3, in, out)."""
 
     min_pairs = 64 * 128  # input times output channels from which it saves time
     weight: Tensor
@@ -147,7 +201,7 @@ class Winograd(nn.Module):
         super().__init__()
         self.padding = PADDINGS[layer.padding]
         bias = None if layer.bias is None else layer.bias.detach().clone()
-        self.register_buffer("weight", _filters(layer.weight.detach()))
+        self.register_buffer("weight", _laid_out(layer.weight.detach()))
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,7 +238,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
-        return _Tiles(x, padding).convolved(x, _filters(weight), bias)
+        return _Tiles(x, padding).convolved(x, _laid_out(weight), bias)
 
     @staticmethod
     @once_differentiable
@@ -192,7 +246,7 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:  # a convolution with the kernels rotated by 180 degrees
-            turned = _filters(weight.flip(2, 3).transpose(0, 1))
+            turned = _laid_out(weight.flip(2, 3).transpose(0, 1))
             of_x = _Tiles(gradient, 2 - ctx.padding).convolved(gradient, turned, None)
         if ctx.needs_input_grad[1]:
             of_weight = _Tiles(x, ctx.padding).kernel_gradient(x, gradient)
