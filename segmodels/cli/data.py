@@ -1,4 +1,4 @@
-"""`segmodels data check`: what a data set holds, and all that is wrong with it."""
+"""`segmodels data check`: what a dataset holds, and what is wrong with it."""
 
 import argparse
 import sys
@@ -8,26 +8,37 @@ from segmodels.cli._common import Commands
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("data", help="what a data set holds, and what is wrong with it")
+    command = commands.add_parser("data", help="what a dataset holds, and what is wrong with it")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     check = actions.add_parser(
-        "check", help="read every file; exit status 1 if there is a mistake", description=__doc__
+        "check",
+        help="read every file of a dataset",
+        description="Read every file of a dataset: what it holds, what is wrong with it (exit "
+        "status 1) and what is probably wrong (warnings, exit status 0).",
     )
-    check.add_argument("folder", type=Path, metavar="DIR", help="see segmodels/data.py")
+    check.add_argument("folder", type=Path, metavar="DIR", help="layouts: see docs/datasets.md")
     check.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from segmodels.data.dataset import list_mistakes
-    from segmodels.data.report import describe, same_pictures, survey_all
+    from segmodels.data.diagnosis import likely_mistakes
+    from segmodels.data.layouts import notes_of
+    from segmodels.data.validation import describe, same_images, survey_all
 
     surveys, mistakes = survey_all(options.folder)
+    warnings = []
     if surveys:
         print(describe(options.folder, surveys))
-    for note in same_pictures(surveys):
-        print(f"note: {note}")
+        notes = [note for one in surveys.values() for note in notes_of(one.data.layout)]
+        for note in [*dict.fromkeys(notes), *same_images(surveys)]:
+            print(f"note: {note}")
+        warnings = likely_mistakes(surveys)
+        for warning in warnings:
+            print(f"warning: {warning}")
     if mistakes:
         print(f"segmodels: {options.folder}: {list_mistakes(mistakes)}", file=sys.stderr)
         return 1
-    print("no mistakes")
+    count = f", {len(warnings)} warning{'s' * (len(warnings) > 1)}" * bool(warnings)
+    print(f"no errors{count}")
     return 0

@@ -27,14 +27,16 @@ stem, the label's perhaps with `_L`, `_mask` or `_label` behind it, and any suff
         mask for each cell.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segmodels.data.hold_out import HoldOut
-from segmodels.data.image_io import PictureError, read_image
+from segmodels.data.image_io import ImageFacts, PictureError, inspect_image, read_channels
 from segmodels.data.labels import IGNORE_INDEX, DataError, LabelEncoding
 from segmodels.data.layouts import (
     SPLITS,
@@ -60,27 +62,49 @@ __all__ = [
 ]
 
 MISTAKES_SHOWN = 10
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SegmentationData:
-    """One split of a data set. class_names: in the order of the ids."""
+    """One split of a dataset.
+
+    Attributes:
+        class_names: In the order of the ids.
+        samples: Its images.
+        encoding: Of the labels.
+        layout: Where the files are.
+        channels: Of the images; None, 1 or 3: 3 for grey and RGB images, else all that they have.
+    """
 
     class_names: list[str]
     samples: list[Sample]
     encoding: LabelEncoding
     layout: Layout
+    channels: int | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB."""
+        """(H, W, C) uint8, RGB for C = 3. DataError if it cannot be read, or has other channels."""
+        return self._read(index, read_channels)
+
+    def inspect(self, index: int) -> tuple[NDArray[np.uint8], ImageFacts]:
+        """`picture`, and what else its file says."""
+        return self._read(index, inspect_image)
+
+    def _read(self, index: int, read: Callable[..., T]) -> T:
+        channels = None if self.channels in (1, 3) else self.channels
         sample = self.samples[index]
         try:
-            return np.array(read_image(sample.picture, page=sample.page))
+            return read(sample.picture, channels, page=sample.page)
         except PictureError as error:
             raise DataError(f"{sample.picture.with_name(sample.name)}: {error}") from error
+
+    def with_channels(self, channels: int) -> "SegmentationData":
+        """The same with images for a network of so many input channels."""
+        return replace(self, channels=channels)
 
     def target(self, index: int) -> NDArray[np.uint8]:
         """(H, W) class ids, void as 255. DataError for an id or a colour that is neither."""
@@ -93,7 +117,7 @@ class SegmentationData:
         return self.encoding.cells(sample.label, sample.page)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(H, W, 3) picture and (H, W) target. DataError if their sizes differ."""
+        """(H, W, C) picture and (H, W) target. DataError if their sizes differ."""
         picture, target = self.picture(index), self.target(index)
         self.check_sizes(index, picture, target)
         return picture, target

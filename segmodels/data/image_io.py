@@ -35,6 +35,7 @@ __all__ = [
     "FolderListing",
     "Picture",
     "PictureError",
+    "inspect_image",
     "list_images",
     "note_of",
     "page_count",
@@ -48,7 +49,7 @@ __all__ = [
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
-NOTE = "segmodels_note"  # in `Image.info`
+DEPTH, ORIENTATION = "segmodels_depth", "segmodels_orientation"  # in `Image.info`
 NPY = ".npy"
 MAX_CHANNELS = 64  # of an array file, by which its axes are told apart
 
@@ -61,6 +62,27 @@ FLOAT_DEPTHS = (1.0, *DEPTHS)
 IGNORED_NAMES = ("thumbs.db", "desktop.ini", ".ds_store")
 IGNORED_SUFFIXES = (".json", ".txt", ".xml", ".csv", ".md", ".yaml", ".yml", ".ini", ".db")
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The values of an image as they are stored, and how they are read.
+
+    Attributes:
+        kind: "8-bit integers", "16-bit integers", "floats" and the like.
+        smallest: Of its values.
+        largest: Of its values.
+        levels: The number of different values; None for floats.
+        white: The value that stands for white.
+        note: What the user should know, if white was concluded from the values.
+    """
+
+    kind: str
+    smallest: float
+    largest: float
+    levels: int | None
+    white: float
+    note: str | None = None
 
 
 # ---- public ----
@@ -106,12 +128,14 @@ def read_image(picture: Picture, *, max_pixels: int = MAX_PIXELS, page: int = 0)
     with opened(path, max_pixels) as image:
         if page:
             seek_page(image, page, path.name)
-        return _read_image(image, path.name, max_pixels, own=True)
+        decoded = _read_image(image, path.name, max_pixels, own=True)
+        return decoded.copy() if page else decoded  # a copy is at no page of a file that is closed
 
 
 def note_of(image: Image.Image) -> str | None:
     """What the user should know of how `read_image` read this image, or None."""
-    return image.info.get(NOTE)
+    depth = image.info.get(DEPTH)
+    return depth.note if isinstance(depth, Depth) else None
 
 
 def page_count(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> int:
@@ -164,20 +188,56 @@ def read_channels(
     Raises:
         PictureError: If the file cannot be read, or has other channels than expected.
     """
-    path = Path(path)
+    return _read_channels(Path(path), channels, max_pixels, page)[0]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file says of its image, beside the pixels.
+
+    Attributes:
+        depth: Of its values.
+        orientation: EXIF's, 1 to 8, which has been applied.
+    """
+
+    depth: Depth
+    orientation: int
+
+
+def inspect_image(
+    path: str | os.PathLike[str], channels: int | None = None, *, page: int = 0
+) -> tuple[NDArray[np.uint8], ImageFacts]:
+    """Read an image as `read_channels` does, and what else is to be known of it.
+
+    Raises:
+        PictureError: As `read_channels`.
+    """
+    array, depth, orientation = _read_channels(Path(path), channels, MAX_PIXELS, page)
+    if depth is None:
+        used = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
+        depth = Depth("8-bit integers", int(used[0]), int(used[-1]), len(used), 255)
+    return array, ImageFacts(depth, orientation)
+
+
+def _read_channels(
+    path: Path, channels: int | None, max_pixels: int, page: int
+) -> tuple[NDArray[np.uint8], Depth | None, int]:
+    """Pixels, the depth unless it is 8 bits, and the orientation."""
     samples = _npy(path, max_pixels) if path.suffix.lower() == NPY else None
     if samples is None:
         samples = _multispectral(path, channels, max_pixels, page)
     if samples is None:
-        array = np.array(read_image(path, max_pixels=max_pixels, page=page))
+        image = read_image(path, max_pixels=max_pixels, page=page)
+        array, depth = np.array(image), image.info.get(DEPTH)
+        orientation = image.info.get(ORIENTATION, 1)
     else:
-        values, white, _ = samples
-        array = _scaled(values, white, path.name)[0]
+        values, white, orientation = samples
+        array, depth = _scaled(turned(values, orientation), white, path.name)
         if array.shape[2] == 1:
             array = array.repeat(3, 2)
     if channels not in (None, 1, array.shape[2]):
         raise PictureError(f"{path.name} has {array.shape[2]} channels; expected {channels}")
-    return array
+    return array, depth, orientation
 
 
 @dataclass(frozen=True)
@@ -270,6 +330,9 @@ def _read_image(image: Image.Image, name: str, max_pixels: int, own: bool = Fals
     check_size(image, name, max_pixels)
     try:
         with _first_frame(image, own) as is_first:
+            declared = 1  # by a TIFF, which Pillow turns when it loads it, and forgets
+            if own and isinstance(image, TiffImageFile):
+                declared = _tiff.orientation_of(image)
             decoded = _special(image, name, max_pixels) if own else None
             if decoded is None:
                 tiles = getattr(image, "tile", [])
@@ -277,6 +340,8 @@ def _read_image(image: Image.Image, name: str, max_pixels: int, own: bool = Fals
                 image.load()
                 check_size(image, name, max_pixels)  # an icon may hold a larger one than it says
                 decoded = _decoded(image, name, frame)
+            if declared != 1:
+                decoded.info[ORIENTATION] = declared
             return decoded if is_first else decoded.copy()  # before the other frame comes back
     except MemoryError as error:
         raise PictureError(
@@ -329,9 +394,9 @@ def _decoded(
 ) -> Image.Image:
     """RGB of a loaded image. frame: the part of the canvas that its first frame covers."""
     orientation = exif_orientation(image)  # after loading, with which Pillow turns TIFFs by itself
-    note = None
+    depth = None
     if image.mode.startswith(("I", "F")):
-        image, note = _grey_to_eight_bits(image, name)
+        image, depth = _grey_to_eight_bits(image, name)
     elif image.mode == "1" and image.format in ("XBM", "PSD"):  # whose set bits are black
         image = ImageChops.invert(image.convert("L"))
     image = _to_srgb(image)
@@ -347,12 +412,12 @@ def _decoded(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    return _noted(_upright(image, orientation), note)
+    return _with_depth(_upright(image, orientation), depth)
 
 
-def _noted(image: Image.Image, note: str | None) -> Image.Image:
-    if note:
-        image.info[NOTE] = note
+def _with_depth(image: Image.Image, depth: Depth | None) -> Image.Image:
+    if depth is not None:
+        image.info[DEPTH] = depth
     return image
 
 
@@ -371,7 +436,9 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     image = image.copy()
     image.getexif().clear()
     image.getexif()[0x0112] = orientation
-    return ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image)
+    image.info[ORIENTATION] = orientation
+    return image
 
 
 def turned(array: NDArray, orientation: int) -> NDArray:
@@ -399,9 +466,9 @@ def white_of(
 
 def _scaled(
     values: NDArray, declared: float | None, name: str, colors: int | None = None
-) -> tuple[NDArray[np.uint8], str | None]:
-    """Values of any kind as uint8, and what was assumed. colors: so many of the last axis tell the
-    depth; the rest is alpha."""
+) -> tuple[NDArray[np.uint8], Depth | None]:
+    """Values of any kind as uint8, and their depth, None for uint8. colors: so many of the last
+    axis tell the depth; the rest is alpha."""
     if values.dtype == np.uint8:
         return values, None
     judged = values if colors is None else values[..., :colors]
@@ -416,28 +483,29 @@ def _scaled(
             f"{name} has values from {smallest:g} to {largest:g}; expected {expected}"
         )
     scaled = (255 / white * values.astype(np.float32).clip(0, white) + 0.5).astype(np.uint8)
+    kind = "floats" if is_float else f"{8 * values.dtype.itemsize}-bit integers"
     full = 1.0 if is_float else float(np.iinfo(values.dtype).max)
     note = None
     if white != declared and white not in (full, 65535.0):
-        bits = "floats" if is_float else f"{8 * values.dtype.itemsize}-bit integers"
-        note = (
-            f"{name}: {bits} from {smallest:g} to {largest:g}, read as 0 (black) to {white:g} "
-            "(white)"
-        )
-    return scaled, note
+        note = f"{name}: {kind} from {smallest:g} to {largest:g}, read as 0 (black) to {white:g} "
+        note += "(white)"
+    levels = None
+    if not is_float:
+        levels = int(np.count_nonzero(np.bincount(judged.clip(0).ravel().astype(np.intp))))
+    return scaled, Depth(kind, smallest, largest, levels, white, note)
 
 
-def _grey_to_eight_bits(image: Image.Image, name: str) -> tuple[Image.Image, str | None]:
+def _grey_to_eight_bits(image: Image.Image, name: str) -> tuple[Image.Image, Depth | None]:
     """Grey of 16 or 32 bits and of floats as 8-bit grey."""
     values = np.asarray(image)
-    grey, note = _scaled(values.astype(values.dtype.newbyteorder("=")), None, name)
+    grey, depth = _scaled(values.astype(values.dtype.newbyteorder("=")), None, name)
     if "transparency" in image.info:
         grey = grey.copy()
         grey[values == image.info["transparency"]] = 255  # over white
     result = Image.fromarray(grey)
     if "icc_profile" in image.info:
         result.info["icc_profile"] = image.info["icc_profile"]
-    return result, note
+    return result, depth
 
 
 # ---- TIFF, PNG, PPM ----
@@ -477,12 +545,12 @@ def _tiff_image(image: TiffImageFile, name: str, max_pixels: int) -> Image.Image
             f"(a network of {count} input channels takes them: --in-channels {count})"
         )
     alpha = extra[0] if extra else (2 if photometric == _tiff.RGB and count == 4 else 0)
-    note = None
+    depth = None
     if photometric == _tiff.PALETTE:
         used = _tiff.palette_of(image)[samples[..., 0].astype(np.intp)]
         alphas = samples[..., 1:2]
     else:
-        scaled, note = _scaled(samples, _tiff.declared_white(image), name, colors)
+        scaled, depth = _scaled(samples, _tiff.declared_white(image), name, colors)
         used, alphas = scaled[..., :colors], scaled[..., colors : colors + 1]
         if photometric == _tiff.WHITE_IS_ZERO:
             used = 255 - used
@@ -495,7 +563,7 @@ def _tiff_image(image: TiffImageFile, name: str, max_pixels: int) -> Image.Image
     decoded = _image_of(used, premultiplied=alpha == 1)
     decoded.info.update({k: v for k, v in image.info.items() if k == "icc_profile"})
     result = _upright(_decoded(decoded, name), _tiff.orientation_of(image))
-    return _noted(result, note)
+    return _with_depth(result, depth)
 
 
 def _image_of(array: NDArray[np.uint8], premultiplied: bool) -> Image.Image:
@@ -514,7 +582,8 @@ def _image_of(array: NDArray[np.uint8], premultiplied: bool) -> Image.Image:
 def _multispectral(
     path: Path, channels: int | None, max_pixels: int, page: int
 ) -> tuple[NDArray, float | None, int] | None:
-    """Samples of a TIFF whose channels are no colors, or more than `read_image` gives."""
+    """Samples, white and orientation of a TIFF whose channels are no colors, or more than
+    `read_image` gives."""
     with opened(path, max_pixels) as image:
         if not isinstance(image, TiffImageFile):
             return None
@@ -529,7 +598,8 @@ def _multispectral(
         if channels == count and count <= 3 and not grey:
             return None
         try:
-            return _tiff.read_samples(image, max_pixels), _tiff.declared_white(image), count
+            samples = _tiff.read_samples(image, max_pixels)
+            return samples, _tiff.declared_white(image), _tiff.orientation_of(image)
         except (_tiff.TiffError, OSError, ValueError, SyntaxError) as error:
             raise PictureError(f"{path.name} cannot be read: {error}") from error
 
@@ -545,7 +615,7 @@ def _npy(path: Path, max_pixels: int) -> tuple[NDArray, float | None, int]:
             f"{path.name} has shape {array.shape}; expected (H, W), (H, W, C) or (C, H, W) with at "
             f"most {MAX_CHANNELS} channels"
         )
-    return array, None, array.shape[2]
+    return array, None, 1
 
 
 def load_npy(path: Path, max_pixels: int) -> NDArray:
@@ -604,7 +674,7 @@ def _deep_png(image: PngImageFile, name: str) -> Image.Image | None:
         values = np.stack([pairs >> 16] * 3 + [pairs & 0xFFFF], axis=2).astype(np.uint16)
     else:
         values = high.astype(np.uint16) << 8 | second
-    scaled, note = _scaled(values, None, name, colors)
+    scaled, depth = _scaled(values, None, name, colors)
     if values.shape[2] == 4:
         scaled[..., 3] = values[..., 3] >> 8
     elif isinstance(transparent := image.info.get("transparency"), tuple):
@@ -613,7 +683,7 @@ def _deep_png(image: PngImageFile, name: str) -> Image.Image | None:
     decoded = _image_of(scaled, premultiplied=False)
     decoded.info.update({k: v for k, v in image.info.items() if k == "icc_profile"})
     result = _upright(_decoded(decoded, name), exif_orientation(image))
-    return _noted(result, note)
+    return _with_depth(result, depth)
 
 
 def _deep_ppm(image: ImageFile.ImageFile, name: str) -> Image.Image | None:
@@ -635,8 +705,8 @@ def _deep_ppm(image: ImageFile.ImageFile, name: str) -> Image.Image | None:
         if len(content) < wanted:
             raise OSError("image file is truncated")
         values = np.frombuffer(content, ">u2").reshape(image.height, image.width, 3)
-        scaled, note = _scaled(values.astype(np.uint16), None, name)
-        return _noted(Image.fromarray(scaled), note)
+        scaled, depth = _scaled(values.astype(np.uint16), None, name)
+        return _with_depth(Image.fromarray(scaled), depth)
     return None
 
 

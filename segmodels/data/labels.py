@@ -383,7 +383,8 @@ def _label_of_masks(folder: Path) -> LabelImage:
 def _label_of(image: Image.Image) -> LabelImage:
     if isinstance(image, TiffImageFile) and _tiff.needs_samples(image):
         return _label_of_samples(image)
-    if image.tile and image.tile[0][3] in DEEP_COLORS:
+    tiles = getattr(image, "tile", [])
+    if tiles and tiles[0][3] in DEEP_COLORS:
         raise ValueError(f"it has 16 bits a color; {EXPECTED_PIXELS}")
     scale = _scale(image)
     declared = _tiff.orientation_of(image) if isinstance(image, TiffImageFile) else 1
@@ -414,9 +415,10 @@ def _label_of(image: Image.Image) -> LabelImage:
 
 def _scale(image: Image.Image) -> float:
     """The factor by which Pillow multiplies the stored grey values to fill 8 or 16 bits."""
-    if not image.tile:
+    tiles = getattr(image, "tile", [])
+    if not tiles:
         return 1
-    decoder, _, _, args = image.tile[0]
+    decoder, _, _, args = tiles[0]
     if image.format == "PPM" and decoder != "raw" and image.mode in ("L", "I"):
         return (255 if image.mode == "L" else 65535) / args[1]
     rawmode = str(args if isinstance(args, str) else args[0])

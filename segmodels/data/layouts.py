@@ -234,6 +234,8 @@ def _first_labels(root: Path) -> list[tuple[Path, int]]:
 
 def notes_of(layout: Layout) -> list[str]:
     """A sentence for each folder on files that are no images, or in formats that are not read."""
+    if layout.name == IMAGE_FOLDERS:
+        return []
     folders = dict.fromkeys((layout.pictures, layout.labels))
     return [note for folder in folders for note in list_images(folder).notes(folder)]
 
