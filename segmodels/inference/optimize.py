@@ -37,6 +37,11 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if bf16_is_fast() else torch.float32
 
 
+def precision_of(dtype: torch.dtype) -> str:
+    """The name of a dtype in `PRECISIONS`."""
+    return next(name for name, value in PRECISIONS.items() if value is dtype)
+
+
 def bf16_is_fast() -> bool:
     """Whether "auto" computes in bfloat16 on this CPU.
 

@@ -15,6 +15,7 @@ from segmodels import FCN, Segmenter, SegNet, UNet
 from segmodels.cli.main import main
 from segmodels.data.dataset import open_data
 from segmodels.evaluation import benchmark
+from segmodels.utils.cpu import processor
 from tests.support.datasets import CLASS_NAMES, write_camvid
 
 CPU = torch.device("cpu")
@@ -22,6 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "unet-tiny"
     UNet(class_names=CLASS_NAMES, base_channels=2).save_pretrained(folder)
     return folder
@@ -30,7 +32,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(benchmark, "CASES", {"24x16": (1, 16, 24), "2 of 24x16": (2, 16, 24)})
-    monkeypatch.setattr(benchmark, "MIN_ROUNDS", 2)
+    monkeypatch.setattr(benchmark, "MIN_ROUNDS", 3)
     monkeypatch.setattr(benchmark, "PROBE", (16, 24))
 
 
@@ -81,16 +83,58 @@ def test_the_floor_computes_those_convolutions_in_its_own_arithmetic():
     assert seen == [(torch.bfloat16, True)] * 9
 
 
-def test_forwards_compare_the_three_ways(folder, small):
-    segmenter = Segmenter(UNet.from_pretrained(folder), "cpu")
-    rows = benchmark.forwards(segmenter, 0)
-    assert list(rows) == ["24x16", "2 of 24x16"]
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "a.png"
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    return path
+
+
+def test_forwards_compare_plain_execution_the_segmenter_and_the_floor(folder, image, small):
+    segmenter = Segmenter(UNet.from_pretrained(folder), "cpu", "fp32")
+    report = benchmark.forwards(segmenter, image, 0, cases=("24x16",))
+    assert list(report) == ["floor", "24x16"]
+    tried = report["floor"]["seconds_at_480x360"]
+    assert report["floor"]["in"] == min(tried, key=tried.get)
+    assert {"float32 contiguous", "float32 channels_last"} <= set(tried)
+    rows = report["24x16"]
+    assert list(rows) == ["plain fp32", "Segmenter fp32", "floor"]
     for row in rows.values():
-        median = {way: row[way]["median"] for way in ("plain", "segmenter", "floor")}
-        assert all(seconds > 0 for seconds in median.values())
-        assert row["over_plain"] == median["segmenter"] / median["plain"]
-        assert row["over_floor"] == median["segmenter"] / median["floor"]
-        assert row["floor_in"].split(", ")[0] in ("float32", "bfloat16")
+        assert row["over_plain"] == row["median"] / rows["plain fp32"]["median"]
+        assert row["over_floor"] == row["median"] / rows["floor"]["median"]
+    assert rows["Segmenter fp32"]["same_pixels"] == 1
+    assert rows["plain fp32"]["same_pixels"] > 0.99
+
+
+def test_other_engines_take_their_turns_and_their_class_maps_are_compared(folder, image, small):
+    segmenter = Segmenter(UNet.from_pretrained(folder), "cpu", "fp32")
+    order, exact = [], segmenter.model.eval()
+
+    def wrong(pixels):
+        order.append(tuple(pixels.shape))
+        another = (exact(pixels).argmax(1) + 1) % exact.num_classes
+        return nn.functional.one_hot(another, exact.num_classes).permute(0, 3, 1, 2)
+
+    engines = {"exact fp32": exact, "wrong fp32": wrong}
+    report = benchmark.forwards(segmenter, image, 0, engines=engines)
+    for case, shape in benchmark.CASES.items():
+        rows = report[case]
+        assert list(rows) == ["plain fp32", "Segmenter fp32", *engines, "floor"]
+        assert rows["exact fp32"]["same_pixels"] > 0.99
+        assert rows["wrong fp32"]["same_pixels"] < 0.01
+        assert order.count((shape[0], 3, *shape[1:])) == 1 + 3 + 1  # first, rounds, class map
+
+
+def test_every_case_stretches_the_image_to_its_size(folder, image, small):
+    segmenter = Segmenter(UNet.from_pretrained(folder), "cpu", "fp32")
+    decoded = benchmark.DecodedImage.read(image)
+    pixels = benchmark._pixels(segmenter, decoded, (2, 15, 40))
+    assert (pixels.shape, pixels.dtype) == ((2, 3, 15, 40), torch.uint8)
+    # Halved in height: pixel rows 0 and 1 weigh 3/8 and 3/8 at the edge, but width is untouched.
+    assert torch.equal(pixels[0], pixels[1])
+    same = benchmark._pixels(segmenter, decoded, (1, 30, 40))[0].permute(1, 2, 0)
+    assert np.array_equal(same.numpy(), np.array(Image.open(image)))
 
 
 @pytest.mark.parametrize("pays", [True, False])
@@ -103,27 +147,26 @@ def test_the_floor_is_looked_for_in_bf16_where_that_pays(pays, small, monkeypatc
         return lambda: time.sleep(0.001 if tried[-1] == (dtype, layout) else 0.01)
 
     monkeypatch.setattr(benchmark, "convolutions_alone", work)
-    model = UNet(class_names=CLASS_NAMES, base_channels=2)
-    assert benchmark.fastest_arithmetic(model, CPU) == tried[-1]
+    floor = benchmark.find_floor(UNet(class_names=CLASS_NAMES, base_channels=2), CPU)
+    assert (floor.dtype, floor.layout) == tried[-1]
+    assert floor.name == ("bfloat16 channels_last" if pays else "float32 channels_last")
     layouts = [torch.contiguous_format, torch.channels_last]
     dtypes = [torch.float32, torch.bfloat16] if pays else [torch.float32]
     assert tried == [(dtype, layout) for dtype in dtypes for layout in layouts]
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_stages_are_those_of_a_call(padding, tmp_path, small, monkeypatch):
+def test_stages_are_those_of_a_call(padding, image, small, monkeypatch):
     model = UNet(class_names=CLASS_NAMES, base_channels=2, padding=padding, working_size=24)
     segmenter = Segmenter(model, "cpu", "fp32")
-    random = np.random.default_rng(0)
-    Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).save(tmp_path / "a.png")
     drawn = []
     monkeypatch.setattr(benchmark.Segmentation, "overlay", lambda result: drawn.append(result))
-    figures = benchmark.stages(segmenter, tmp_path / "a.png", 0)
+    figures = benchmark.stages(segmenter, image, 0)
     assert figures["size"] == [40, 30]
     assert all(figures[stage]["median"] > 0 for stage in (*benchmark.STAGES, "call", "pillow"))
     rest = sum(figures[stage]["median"] for stage in ("decode", "prepare", "argmax"))
     assert figures["rest_over_forward"] == pytest.approx(rest / figures["forward"]["median"])
-    expected = segmenter(tmp_path / "a.png")
+    expected = segmenter(image)
     assert np.array_equal(drawn[-1].class_map, expected.class_map)
     assert np.array_equal(drawn[-1].confidence, expected.confidence)
 
@@ -132,19 +175,19 @@ def test_quality_is_the_share_of_equal_pixels_and_both_mean_ious(folder, tmp_pat
     data = write_camvid(tmp_path / "camvid", test=2)
     model = UNet.from_pretrained(folder)
     found = benchmark.quality(Segmenter(model, "cpu", "fp32"), open_data(data, "test"))
-    assert found["pictures"] == 2
+    assert found["images"] == 2
     assert found["same_pixels"] == 1
     assert found["mean_iou"]["plain"] == found["mean_iou"]["segmenter"]
 
 
 def test_peak_memory_is_what_is_taken_at_most():
-    # In a process of its own, as in `benchmark.peaks`: here memory of earlier tests may be reused.
+    # In a process of its own, as in `benchmark.memory`: here memory of earlier tests may be reused.
     program = """
 import numpy
 import torch
-from segmodels.evaluation import peak
-print(peak.peak_bytes(lambda: [numpy.ones(n << 20, "u1").sum() for n in (30, 60, 10)],
-                      torch.device("cpu")))
+from segmodels.evaluation import benchmark
+print(benchmark.peak_bytes(lambda: [numpy.ones(n << 20, "u1").sum() for n in (30, 60, 10)],
+                           torch.device("cpu")))
 """
     command = [sys.executable, "-c", program]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -152,27 +195,69 @@ print(peak.peak_bytes(lambda: [numpy.ones(n << 20, "u1").sum() for n in (30, 60,
     assert int(printed) == pytest.approx(60 << 20, abs=8 << 20)
 
 
-def test_the_command_prints_and_writes_everything(folder, tmp_path, small, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "peaks", lambda *_: {"plain": 3 << 20, "segmenter": None})
-    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    data = write_camvid(tmp_path / "camvid", test=1)
-    arguments = ["--model", folder, "--picture", tmp_path / "a.png", "--seconds", "0.01"]
-    arguments += ["--data", data, "--json", tmp_path / "figures.json", "--device", "cpu"]
-    assert main(["benchmark", *map(str, arguments)]) == 0
-    printed = capsys.readouterr().out
-    for text in ("unet-tiny", "24x16", "40x30", "/floor", "plain 3 MiB", "not told", "mean IoU"):
-        assert text in printed
-    report = json.loads((tmp_path / "figures.json").read_text())
-    assert set(report) == {"machine", "precision", "networks"}
-    assert set(report["networks"]["unet-tiny"]) == {
-        *("forward", "pictures", "peak_bytes", "quality")
-    }
-
-
-def test_peaks_come_from_a_process_of_their_own(folder):
-    found = benchmark.peaks(str(folder), CPU)
+def test_memory_is_measured_in_a_process_for_each_way(folder):
+    found = benchmark.memory(str(folder), CPU, "fp32")
+    assert list(found) == ["plain", "segmenter"]
     # 480 x 360 pixels of 3 channels in float32 are 2 MiB; the first level's two channels 1.3.
-    assert all(size > 2 << 20 for size in found.values())
+    assert all(size["peak"] > 2 << 20 for size in found.values())
+    assert all(size["held"] >= 0 for size in found.values())
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Memory without the processes that measure it."""
+    told = {"plain": {"held": 5 << 20, "peak": 3 << 20}, "segmenter": None}
+    monkeypatch.setattr(benchmark, "memory", lambda *_: told)
+
+
+def run(folder, image, tmp_path, *arguments):
+    """`segmodels benchmark` on the CPU; what it wrote with --json."""
+    path = tmp_path / "results.json"
+    command = ["benchmark", "--model", folder, "--image", image, "--seconds", "0.01"]
+    command += ["--json", path, "--device", "cpu", "--precision", "fp32", *arguments]
+    assert main([*map(str, command)]) == 0
+    return json.loads(path.read_text())
+
+
+def test_the_command_prints_and_writes_everything(
+    folder, image, tmp_path, small, unmeasured, capsys
+):
+    data = write_camvid(tmp_path / "camvid", test=1)
+    report = run(folder, image, tmp_path, "--data", data)
+    printed = capsys.readouterr().out
+    for text in (
+        f"unet-tiny on {processor().description}, ",
+        "precision fp32 (torch.float32), as --precision says",
+        *("24x16", "40x30", "/floor", "the fastest of those tried", "float32 channels_last 0."),
+        *("5 MiB", "3 MiB", "unknown", "mean IoU"),
+    ):
+        assert text in printed
+    assert report["machine"].startswith(processor().name)
+    assert (report["precision"], report["dtype"]) == ("fp32", "float32")
+    assert report["not_installed"] == []
+    assert set(report["networks"]["unet-tiny"]) == {"forward", "memory", "images", "quality"}
+
+
+def test_against_measures_what_is_installed_and_says_how_to_install_the_rest(
+    folder, image, tmp_path, small, unmeasured, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    arguments = ["--against", "onnxruntime,openvino", "--case", "24x16"]
+    report = run(folder, image, tmp_path, *arguments)
+    printed = capsys.readouterr().out
+    left_out = 'openvino is not installed and is left out: pip install "segmodels[benchmark]"'
+    assert left_out in printed
+    assert report["not_installed"] == ["openvino"]
+    rows = report["networks"]["unet-tiny"]["forward"]["24x16"]
+    assert list(rows) == ["plain fp32", "Segmenter fp32", "onnxruntime fp32", "floor"]
+    assert rows["onnxruntime fp32"]["same_pixels"] > 0.99
+    assert "2 of 24x16" not in printed
+
+
+def test_against_refuses_unknown_engines(folder, capsys):
+    assert main(["benchmark", "--model", str(folder), "--against", "tvm"]) == 1
+    expected = "engines of onnxruntime, openvino, torch.compile, got tvm"
+    assert expected in capsys.readouterr().err
 
 
 def test_seconds_must_be_positive(folder, capsys):
