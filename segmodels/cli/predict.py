@@ -1,28 +1,29 @@
-"""`segmodels predict`: images and videos to class ids and overlays."""
+"""`segmodels predict`: images, TIFF stacks and videos to class ids and overlays."""
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 from segmodels.cli._common import CommandError, Commands, add_device, open_segmenter
-from segmodels.cli._predict_video import is_video, predict_videos
-from segmodels.data.image_io import FORMATS
+from segmodels.cli._predict_sequence import STACKS, VIDEOS, is_video, predict_sequences
+from segmodels.data.image_io import list_images
 from segmodels.inference.batch import Failure, Predictor
 from segmodels.inference.result_files import Job, Origin, is_result, model_digest, plan_jobs
 from segmodels.inference.segmenter import Segmenter
+from segmodels.inference.stack import is_stack, read_stack_metadata
 from segmodels.utils.distributed import gathered, is_main_process, join_processes, shared
 
 
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "predict",
-        help="images and videos to class ids and overlays",
+        help="images, TIFF stacks and videos to class ids and overlays",
         description="Write two files for each image, its class ids (NAME.png) and an overlay "
-        "(NAME_overlay.png), and for each video that is given by its name the same as lossless "
+        "(NAME_overlay.png); for each TIFF of several pages the same as stacks (NAME.tif, "
+        "NAME_overlay.tif), and for each video that is given by its name the same as lossless "
         "FFV1 (NAME.mkv) and H.264 (NAME_overlay.mp4), without sound. No file is overwritten but "
         "an earlier result of the same image and the same model: where a name is taken, another "
         "one is used.",
@@ -51,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
             raise CommandError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     videos = list({path.absolute(): path for path in options.pictures if is_video(path)}.values())
     images = _images([path for path in options.pictures if not is_video(path)])
+    stacks = dict.fromkeys(path for path in images if is_stack(path))
+    images = [path for path in images if path not in stacks]
     options.device = join_processes(options.device)
     segmenter = open_segmenter(options)
     origin = Origin(
@@ -60,7 +63,10 @@ def run(options: argparse.Namespace) -> int:
         options.opacity,
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    failures = predict_videos(videos, segmenter, origin, options) if videos else []
+    failures = []
+    for kind, paths in ((VIDEOS, videos), (STACKS, list(stacks))):
+        if paths:
+            failures += predict_sequences(kind, paths, segmenter, origin, options)
     if images:
         failures += _predict_images(images, segmenter, origin, options)
     return 1 if failures else 0
@@ -121,15 +127,15 @@ def _images(paths: Sequence[Path]) -> list[Path]:
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in FORMATS}
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
-        results = {file for file in inside if is_result(file)}
+        listing = list_images(path)
+        inside = listing.images
+        results = {file for file in inside if is_result(file) or read_stack_metadata(file)}
         if results:
             print(f"{path}: {len(results)} results of an earlier run are not segmented again")
         if len(inside) == len(results):
-            raise CommandError(f"{path} holds no image files")
+            raise CommandError("; ".join([f"{path} holds no image files", *listing.notes(path)]))
         yield from (file for file in inside if file not in results)

@@ -81,7 +81,8 @@ def _add_option(group: Any, option: dataclasses.Field, hint: Any) -> None:
     if kind is bool:
         keywords = {"action": argparse.BooleanOptionalAction}
     elif typing.get_origin(kind) is tuple:
-        keywords |= {"type": typing.get_args(kind)[0], "nargs": 2}
+        types_in_it = typing.get_args(kind)
+        keywords |= {"type": types_in_it[0], "nargs": "+" if ... in types_in_it else 2}
     else:
         keywords["type"] = kind
     default = "" if required else f" (default: {texts['unset'] or _shown(option.default)})"

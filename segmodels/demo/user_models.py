@@ -73,9 +73,9 @@ class UserModels:
                 raise CheckpointError(text) from error
         try:
             segmenter = Segmenter(model, self.device)
+            return ServedModel(hub_id.partition("/")[2], SCENE, segmenter, hub_id, revision)
         except ValueError as error:
             raise CheckpointError(f"{hub_id}: {error}") from error
-        return ServedModel(hub_id.partition("/")[2], SCENE, segmenter, hub_id, revision)
 
 
 def checked_revision(hub_id: str) -> str:

@@ -370,6 +370,7 @@ def evaluate(
             label that cannot be used (with skip_errors: none that can).
     """
     check_classes(segmenter.model.class_names, data, [*objects, *([membrane] if membrane else [])])
+    data = data.with_channels(segmenter.model.in_channels)
     results: list[ImageResult] = []
     errors: list[ImageError] = []
     for index in tqdm(

@@ -109,7 +109,12 @@ class Predictor:
 
     def _prepare(self, job: Job) -> Prepared | Failure:
         try:
-            image = DecodedImage.read(job.image, max_pixels=self.segmenter.max_pixels)
+            segmenter = self.segmenter
+            image = DecodedImage.read(
+                job.image,
+                max_pixels=segmenter.max_pixels,
+                channels=segmenter.model.in_channels,
+            )
             return Prepared(job, image, self.segmenter.pixels(image, self.origin.working_size))
         except Exception as error:
             return Failure(job, reason_of(error))

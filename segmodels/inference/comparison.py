@@ -40,6 +40,9 @@ class ServedModel:
         segmenter: It, ready to segment.
         source: The Hub id or the folder that it was loaded from.
         revision: The commit of its Hub repository; "" where that is not known.
+
+    Raises:
+        ValueError: If the network takes other than 1 or 3 channels.
     """
 
     name: str
@@ -47,6 +50,13 @@ class ServedModel:
     segmenter: Segmenter
     source: str = ""
     revision: str = ""
+
+    def __post_init__(self) -> None:
+        if self.model.in_channels not in (1, 3):
+            raise ValueError(
+                f"images have 1 or 3 channels; this {type(self.model).__name__} takes "
+                f"{self.model.in_channels}: segment them with `segmodels predict`"
+            )
 
     @property
     def model(self) -> SegmentationModel:

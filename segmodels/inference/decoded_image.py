@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from segmodels.data.image_io import MAX_PIXELS, Picture, read_image, resize_image
+from segmodels.data._untrusted_images import check_size
+from segmodels.data.image_io import (
+    MAX_PIXELS,
+    NPY,
+    Picture,
+    PictureError,
+    read_channels,
+    read_image,
+    resize,
+    resize_image,
+)
 
 
 @dataclass(frozen=True)
@@ -21,35 +31,62 @@ class DecodedImage:
     """An image as `Segmenter` and `compare` take it in place of a path, PIL image or array.
 
     Attributes:
-        image: RGB, upright as EXIF says; not to be changed.
+        image: RGB, upright as EXIF says; not to be changed. Of `samples` the first three channels,
+            of two red and green.
         digest: SHA-256, in hex, of the file or, for what is no file, of the size and the pixels.
+        samples: (H, W, C) uint8, for networks of other than 1 and 3 input channels; None: RGB.
     """
 
     image: Image.Image
     digest: str
-    _resized: dict[tuple[int, str], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    samples: NDArray[np.uint8] | None = None
+    _resized: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def read(cls, source: Picture, *, max_pixels: int = MAX_PIXELS) -> Self:
+    def read(
+        cls,
+        source: Picture,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        channels: int = 3,
+        page: int = 0,
+        digest: str | None = None,
+    ) -> Self:
         """Decode and hash an image.
 
         Args:
-            source: A path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+            source: A path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). For other
+                channels than 1 and 3: a path, or a uint8 array (H, W, channels).
             max_pixels: Refuse, before decoding, an image with more.
+            channels: That the network takes.
+            page: Of a TIFF stack, counted from 0.
+            digest: Of the file, where it is known.
 
         Raises:
-            PictureError: If it is not a readable image, or too large.
+            PictureError: If it is not a readable image, too large, or has other channels.
 
         Examples:
             >>> array = np.zeros((2, 3, 3), np.uint8)
             >>> DecodedImage.read(array).image.size
             (3, 2)
         """
-        image = read_image(source, max_pixels=max_pixels)
+        path = Path(source) if isinstance(source, str | os.PathLike) else None
+        samples = None
+        if channels not in (1, 3):
+            samples = _samples(source, channels, max_pixels, page)
+            image = Image.fromarray(_colors_of(samples))
+        elif path is not None and path.suffix.lower() == NPY:
+            image = Image.fromarray(_samples(source, 3, max_pixels, page))
+        else:
+            image = read_image(source, max_pixels=max_pixels, page=page)
         if image is source:
             image = image.copy()
-        if isinstance(source, str | os.PathLike):
-            return cls(image, file_digest(Path(source)))
+        if path is not None:
+            return cls(image, digest or file_digest(path), samples)
+        if samples is not None:
+            check_size(image, "the array", max_pixels)
+            content = f"{samples.shape}".encode() + samples.tobytes()
+            return cls(image, hashlib.sha256(content).hexdigest(), samples)
         size = f"{image.width}x{image.height}".encode()
         return cls(image, hashlib.sha256(size + image.tobytes()).hexdigest())
 
@@ -58,17 +95,53 @@ class DecodedImage:
         """(H, W, 3) uint8 RGB, read-only."""
         return np.asarray(self.image)
 
-    def pixels(self, longer_side: int, mode: str) -> Tensor:
-        """(1, C, h, w) uint8 at that size, of mode "RGB" or "L". The last one is kept, for the next
-        network of the same working size."""
-        key = longer_side, mode
+    def pixels(self, longer_side: int, channels: int) -> Tensor:
+        """(1, C, h, w) uint8 at that size: RGB, grey for 1 channel, or the samples. The last one is
+        kept, for the next network of the same working size. PictureError for other channels."""
+        key = longer_side, channels
         pixels = self._resized.get(key)
         if pixels is None:
-            array = np.array(resize_image(self.image, longer_side).convert(mode))
+            if channels in (1, 3):
+                mode = "RGB" if channels == 3 else "L"
+                array = np.array(resize_image(self.image, longer_side).convert(mode))
+            else:
+                array = np.array(resize(self._checked_samples(channels), longer_side))
             pixels = torch.from_numpy(array).view(1, *array.shape[:2], -1).permute(0, 3, 1, 2)
             self._resized.clear()
             self._resized[key] = pixels
         return pixels
+
+    def _checked_samples(self, channels: int) -> NDArray[np.uint8]:
+        found = 3 if self.samples is None else self.samples.shape[2]
+        if self.samples is None or found != channels:
+            raise PictureError(
+                f"the image has {found} channels; expected {channels}, as the network takes"
+            )
+        return self.samples
+
+
+def _samples(source: Picture, channels: int, max_pixels: int, page: int) -> NDArray[np.uint8]:
+    """(H, W, C) of a file or an array."""
+    if isinstance(source, str | os.PathLike):
+        return read_channels(source, channels, max_pixels=max_pixels, page=page)
+    if not isinstance(source, np.ndarray):
+        raise PictureError(
+            f"got {type(source).__name__}; the network takes {channels} channels: expected a file, "
+            f"or a uint8 array of shape (H, W, {channels})"
+        )
+    shape = source.shape
+    if source.dtype != np.uint8 or len(shape) != 3 or shape[2] != channels or 0 in shape:
+        raise PictureError(
+            f"got an array of {source.dtype} and shape {shape}; the network takes {channels} "
+            f"channels: expected uint8 of shape (H, W, {channels})"
+        )
+    return source.copy()
+
+
+def _colors_of(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3): the first channels as red, green and blue."""
+    missing = max(0, 3 - samples.shape[2])
+    return np.ascontiguousarray(np.pad(samples[..., :3], ((0, 0), (0, 0), (0, missing))))
 
 
 def file_digest(path: Path) -> str:

@@ -37,8 +37,8 @@ class Segmenter:
     result's `note` says so.
 
     Args:
-        model: One of the networks, for one or three channels, also if it is wrapped by
-            `torch.compile`, `DataParallel` or `DistributedDataParallel`. It is copied, not changed.
+        model: One of the networks, also if it is wrapped by `torch.compile`, `DataParallel` or
+            `DistributedDataParallel`. It is copied, not changed.
         device: "auto" (CUDA, then MPS, then CPU) or a torch device.
         precision: Of the network's arithmetic: "fp32", "bf16", "fp16" or "auto". "auto" depends on
             the hardware alone: bf16 on a CPU that computes it faster than fp32 (see
@@ -56,7 +56,7 @@ class Segmenter:
 
     Raises:
         TypeError: If `model` is or holds none of the networks.
-        ValueError: If the network takes other than 1 or 3 channels, or an argument is out of range.
+        ValueError: If an argument is out of range.
 
     Examples:
         >>> from segmodels import UNet
@@ -76,11 +76,6 @@ class Segmenter:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.model = _unwrapped(model)
-        if self.model.in_channels not in (1, 3):
-            raise ValueError(
-                f"images have 1 or 3 channels; this {type(self.model).__name__} takes "
-                f"{self.model.in_channels}: call the model itself"
-            )
         if tile_size <= 2 * self.model.tile_context:
             least = 2 * self.model.tile_context
             raise ValueError(f"tile_size must be more than {least} pixels, got {tile_size}")
@@ -106,7 +101,8 @@ class Segmenter:
 
         Args:
             image: A path, a PIL image, a uint8 array (H, W), (H, W, 3) or (H, W, 4), or a
-                `DecodedImage`.
+                `DecodedImage`. For a network of other than 1 and 3 channels: a path (multispectral
+                TIFF, .npy) or a uint8 array (H, W, in_channels).
             working_size: The longer side, in pixels, at which the network sees the image. None: the
                 network's own, or else the image's.
             samples: Monte Carlo samples of a network with dropout (Bayesian SegNet): the mean of
@@ -184,7 +180,8 @@ class Segmenter:
     def _decoded(self, image: Picture | DecodedImage) -> DecodedImage:
         if isinstance(image, DecodedImage):
             return image
-        return DecodedImage.read(image, max_pixels=self.max_pixels)
+        channels = self.model.in_channels
+        return DecodedImage.read(image, max_pixels=self.max_pixels, channels=channels)
 
     def _segment(
         self,
@@ -342,7 +339,7 @@ class Segmenter:
         size = working_size or self.model.working_size or max(image.image.size)
         if size < 1:
             raise ValueError(f"working_size must be at least 1 pixel, got {working_size}")
-        return image.pixels(size, "RGB" if self.model.in_channels == 3 else "L")
+        return image.pixels(size, self.model.in_channels)
 
     def values(self, pixels: Tensor) -> Tensor:
         """The network's input: uint8 (N, in_channels, h, w), normalised, on its device, in its

@@ -11,7 +11,8 @@ from segmodels.models.registry import architectures, model_class
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("poly", "onecycle", "constant")
-PAIRS = ("crop", "zoom", "skip_rates")  # tuples in Python, lists in JSON
+# Tuples in Python, lists in JSON.
+TUPLES = ("crop", "zoom", "skip_rates", "image_mean", "image_std")
 # The options that become arguments of the network's constructor.
 ARCHITECTURE = (
     *("in_channels", "dropout", "stride", "head_channels", "reference_padding", "at_once"),
@@ -133,7 +134,20 @@ class TrainingConfig:
     )
 
     in_channels: int | None = _network(
-        None, "1 trains in grey, 3 in RGB", unset="3, or those of --start"
+        None,
+        "1 trains in grey, 3 in RGB, any other number takes images of so many channels: "
+        "multispectral TIFF or .npy",
+        unset="3, or those of --start",
+    )
+    image_mean: tuple[float, ...] | None = _network(
+        None,
+        "mean of each channel in [0, 1], which is subtracted from the images",
+        unset="that of --start or --vgg16; else ImageNet's for 3 channels, 0.5 for 1, and for "
+        "other numbers that of the training images",
+        metavar="MEAN",
+    )
+    image_std: tuple[float, ...] | None = _network(
+        None, "standard deviation likewise, which divides them", unset="likewise", metavar="STD"
     )
     dropout: float | None = _network(
         None,
@@ -244,7 +258,7 @@ class TrainingConfig:
     degrade: float = _augmentation(0.0, "probability of each of blur, noise and a shadow")
 
     def __post_init__(self) -> None:
-        for name in PAIRS:  # lists, from JSON or a command line
+        for name in TUPLES:  # lists, from JSON or a command line
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(value))
         if self.network in architectures():
@@ -277,6 +291,9 @@ class TrainingConfig:
             ),
             "working_size must be None or at least 2": (
                 self.working_size is None or self.working_size >= 2
+            ),
+            "image_mean must have as many numbers as image_std": (
+                len(self.image_mean or ()) == len(self.image_std or ())
             ),
             "frozen must be from 0 to 13": 0 <= self.frozen <= 13,
             f"optimizer must be one of {', '.join(OPTIMIZERS)}": self.optimizer in OPTIMIZERS,
@@ -312,7 +329,7 @@ class TrainingConfig:
     def published(self) -> dict[str, Any]:
         """The options as JSON-able values, without the folders of the machine."""
         values = asdict(self) | {"data": Path(self.data).resolve().name}
-        for name in PAIRS:
+        for name in TUPLES:
             values[name] = None if values[name] is None else list(values[name])
         for name in ("vgg16", "start"):
             if values[name] and Path(values[name]).exists():

@@ -51,14 +51,12 @@ class BorderCache:
             if path.exists():
                 return np.load(path).astype(np.float32)
         cells = data.cells(index)
-        if cells is not None:
-            cells = _resized_ids(cells, target.shape)
         weights = border_weights(
             target,
             weight=config.border_weight,
             sigma=config.border_sigma / shrink,
             background=background_of(data.class_names),
-            cells=cells,
+            cells=None if cells is None else _resized_ids(cells, target.shape),
         )
         if path is not None:
             # Without room for it, it is computed again.
@@ -157,6 +155,19 @@ def _resized_ids(cells: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[
     rows = (np.arange(shape[0]) + 0.5) * cells.shape[0] // shape[0]
     columns = (np.arange(shape[1]) + 0.5) * cells.shape[1] // shape[1]
     return cells[rows.astype(int)[:, None], columns.astype(int)]
+
+
+def channel_statistics(data: SegmentationData) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all pixels of the images, in [0, 1]."""
+    count, total, squares = 0, np.zeros(()), np.zeros(())
+    for index in range(len(data)):
+        image = data.picture(index)
+        pixels = image.reshape(-1, image.shape[2]) / 255
+        count += len(pixels)
+        total, squares = total + pixels.sum(0), squares + (pixels**2).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # of a constant channel too
+    return [round(float(v), 6) for v in mean], [round(float(v), 6) for v in std]
 
 
 def batch_order(data: SegmentationData, config: TrainingConfig, epoch: int) -> list[list[int]]:

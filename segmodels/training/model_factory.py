@@ -73,7 +73,12 @@ def resolve_defaults(config: TrainingConfig) -> TrainingConfig:
         parameters = inspect.signature(network.__init__).parameters
         known = {name: parameters[name].default for name in arguments}
         known |= {"head_channels": HEAD_CHANNELS} | network.arguments_from(asdict(config))
+    if config.vgg16 and config.image_mean:
+        raise TrainingError("--image-mean, --image-std: --vgg16 has its own; leave them out")
     names = [name for name in (*ARCHITECTURE, "working_size") if name in arguments]
+    in_channels = config.in_channels or known["in_channels"]
+    if config.start and in_channels == known["in_channels"] and in_channels not in (1, 3):
+        names += ["image_mean", "image_std"]
     unset = {name: known[name] for name in names if getattr(config, name) is None}
     return replace(config, **unset)
 

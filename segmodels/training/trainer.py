@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +40,9 @@ from segmodels.training.dataloader import (
     BorderCache,
     batch_order,
     batches_from,
+    channel_statistics,
     crop_of,
+    in_channels,
     seed_of,
 )
 from segmodels.training.losses import (
@@ -95,7 +98,7 @@ class Trainer:
         self.accelerator, self.device = accelerator, accelerator.device
         self.notes: list[str] = []
         frequencies, image_sizes = self._read_data(config)
-        self.config, notes = fit_to_data(config, image_sizes)
+        self.config, notes = fit_to_data(self._with_statistics(config), image_sizes)
         self.notes += notes
         config = self.config
         self._check_batch()
@@ -129,8 +132,10 @@ class Trainer:
         hold_out = hold_out_of(config.val_fraction, config.folds, config.fold, config.seed)
         has_val = hold_out is not None or has_split(config.data, "val")
         surveys = survey_splits(config.data, ["train", "val"] if has_val else ["train"], hold_out)
-        self.data = surveys["train"].data
-        self.val = surveys["val"].data if "val" in surveys else None
+        channels = config.in_channels or 3
+        self.data = surveys["train"].data.with_channels(channels)
+        self.val = surveys["val"].data.with_channels(channels) if "val" in surveys else None
+        in_channels(self.data.picture(0), channels)  # raises unless they fit
         self.held_out: list[str] | None = None
         if hold_out is not None and self.val is not None:
             self.held_out = [sample.key for sample in self.val.samples]
@@ -141,6 +146,14 @@ class Trainer:
             first = self.data.samples[0].label
             raise DataError(f"no label has a pixel that is not void, {first} on")
         return frequencies, list(surveys["train"].sizes.elements())
+
+    def _with_statistics(self, config: TrainingConfig) -> TrainingConfig:
+        """The config with the training images' mean and standard deviation, for channels that have
+        no usual ones."""
+        if config.image_mean or config.vgg16 or config.in_channels in (None, 1, 3):
+            return config
+        mean, std = channel_statistics(self.data)
+        return replace(config, image_mean=tuple(mean), image_std=tuple(std))
 
     def _check_batch(self) -> None:
         config = self.config

@@ -4,11 +4,15 @@ import csv
 import dataclasses
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segmodels.cli.main import main
+from segmodels.data.dataset import open_data
 from segmodels.training import TrainingConfig
 from tests.support.datasets import write_camvid, write_unlisted
+from tests.support.tiff import write_multispectral
 
 
 def test_train_makes_a_network_that_predict_takes(tmp_path, capsys):
@@ -144,3 +148,53 @@ def test_another_fold_is_another_training(tmp_path, capsys):
     assert main([*command, "--folds", "3", "--fold", "1"]) == 0
     assert main(command) == 1
     assert "folds 3, now None; fold 1, now None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("channels", "suffix"), [(2, ".npy"), (5, ".tif")])
+def test_images_of_other_channels_train_and_are_measured_and_segmented(
+    channels, suffix, tmp_path, capsys
+):
+    data = write_unlisted(tmp_path / "data", [f"{number}" for number in range(4)])
+    for file in list((data / "images").iterdir()):
+        with Image.open(file) as image:
+            pixels = np.array(image)[..., [0, 1, 2, 0, 1][:channels]]
+        file.unlink()
+        if suffix == ".npy":
+            np.save(file.with_suffix(suffix), pixels)
+        else:
+            write_multispectral(file.with_suffix(suffix), pixels)
+    out = tmp_path / "net"
+    command = ["train", "unet", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    command += ["--steps", "2", "--batch-size", "2", "--crop", "16", "16", "--base-channels", "2"]
+    command += ["--val-fraction", "0.25", "--degrade", "0.5"]
+    assert main(command) == 1
+    assert f"{channels} channels" in capsys.readouterr().err
+    assert main([*command, "--in-channels", str(channels)]) == 0
+    config = json.loads((out / "config.json").read_text())
+    kept = open_data(data, "train", val_fraction=0.25).with_channels(channels)
+    expected = np.concatenate([kept.picture(i).reshape(-1, channels) for i in range(3)]) / 255
+    np.testing.assert_allclose(config["image_mean"], expected.mean(0), atol=1e-5)
+    np.testing.assert_allclose(config["image_std"], expected.std(0), atol=1e-5)
+    grid = tmp_path / "grid.png"
+    measure = ["evaluate", "--model", str(out), "--data", str(data), "--split", "val"]
+    assert main([*measure, "--grid", str(grid)]) == 0
+    results = tmp_path / "results"
+    predict = ["predict", str(data / "images"), "--model", str(out), "--out", str(results)]
+    assert main(predict) == 0
+    with Image.open(results / "3.png") as ids:
+        assert ids.size == (48, 40)
+    second = ["train", "unet", "--data", str(data), "--out", str(tmp_path / "second")]
+    second += ["--start", str(out), *command[command.index("--device") :]]
+    assert main([*second, "--in-channels", str(channels)]) == 0
+    again = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert again["image_mean"] == config["image_mean"]
+
+
+def test_the_statistics_of_images_may_be_given(tmp_path):
+    data, out = write_camvid(tmp_path / "data", train=2), tmp_path / "net"
+    command = ["train", "unet", "--data", str(data), "--out", str(out), "--device", "cpu"]
+    command += ["--steps", "1", "--batch-size", "2", "--crop", "16", "16", "--base-channels", "2"]
+    command += ["--image-mean", "0.1", "0.2", "0.3", "--image-std", "0.4", "0.5", "0.6"]
+    assert main(command) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["image_mean"], config["image_std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])

@@ -13,6 +13,7 @@ from segmodels.training.dataloader import (
     BorderCache,
     WorkerError,
     batches_from,
+    channel_statistics,
     in_channels,
     seed_of,
 )
@@ -183,3 +184,19 @@ def test_a_killed_worker_is_told_in_a_sentence(camvid, monkeypatch):
     monkeypatch.setattr(AugmentedData, "__getitem__", killed)
     with pytest.raises(WorkerError, match=r"ended unexpectedly .*fewer --workers than 1"):
         list(trainer.batches(1))
+
+
+def test_statistics_of_channels_are_numpys(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 4), np.uint8)
+    images[..., 3] = 51
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number, image in enumerate(images):
+        np.save(tmp_path / "images" / f"{number}.npy", image)
+        Image.fromarray(255 * (image[..., 0] > 99).astype(np.uint8)).save(
+            tmp_path / "masks" / f"{number}.png"
+        )
+    mean, std = channel_statistics(open_data(tmp_path, "train"))
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(std[:3], (images / 255).std((0, 1, 2))[:3], atol=1e-6)
+    assert std[3] == 0.001
