@@ -24,6 +24,9 @@ ENVIRONMENT = Path(os.environ.get("SEGMODELS_VENV") or HERE / ".venv")
 # The extra of pyproject.toml that a command needs; commands not named here need "train".
 EXTRAS = {"demo": "demo", "predict": "", "export": "export", "push": "export"}
 EXTRAS |= {"test": "test", "docs": "docs"}
+# pytest runs in a process a processor, four at most. Each computes in one thread, and so do the
+# processes that tests start.
+PARALLEL = ("--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
 CHECKS = ("ruff format --check", "ruff check", "mypy", "lint-imports")
 
 
@@ -49,7 +52,8 @@ def main() -> int:
         for tool, *options in map(str.split, CHECKS):
             if subprocess.call([python.with_name(tool), *options], cwd=HERE):
                 return 1
-    return subprocess.call([python, "-m", "pytest", *arguments], cwd=HERE)
+    environ = {"OMP_NUM_THREADS": "1", **os.environ}
+    return subprocess.call([python, "-m", "pytest", *PARALLEL, *arguments], cwd=HERE, env=environ)
 
 
 def set_up(environment: Path, extra: str, *, lowest: bool = False) -> Path:
