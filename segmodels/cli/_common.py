@@ -1,6 +1,6 @@
-"""The commands of `segmodels`, one a file: `add` declares its arguments, `run` runs it.
+"""Shared code of the commands. Each is a module: `add` declares its arguments, `run` executes it.
 
-What only one command needs (kornia, scipy, gradio) is imported when that command runs.
+Dependencies of single commands (kornia, scipy, gradio) are imported when the command runs.
 """
 
 import argparse
@@ -13,7 +13,7 @@ Commands = argparse._SubParsersAction  # the type of `add_subparsers`, which has
 
 
 class CommandError(Exception):
-    """What the user reads instead of a traceback."""
+    """An error that is reported to the user without a traceback."""
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
@@ -23,12 +23,12 @@ def add_device(command: argparse.ArgumentParser) -> None:
 
 
 def open_segmenter(options: argparse.Namespace, source: str | None = None) -> Segmenter:
-    """The network of `source`, or else of --model, on --device. CommandError if that device cannot
-    be used."""
+    """A segmenter for `source`, or else --model, on --device. Raises CommandError if the device is
+    not available."""
     model = load_model(source or options.model)
     try:
         return Segmenter(model, device=options.device, precision=options.precision)
-    except (AssertionError, RuntimeError) as error:  # torch's, for a device that is not there
+    except (AssertionError, RuntimeError) as error:  # raised by torch for unavailable devices
         raise CommandError(f"--device {options.device} cannot be used: {error}") from error
     except ValueError as error:
         raise CommandError(str(error)) from error

@@ -1,4 +1,4 @@
-"""`segmodels card`: a model folder's card, from its record."""
+"""`segmodels card`: write the model card of a folder."""
 
 import argparse
 from pathlib import Path
@@ -6,26 +6,27 @@ from pathlib import Path
 from segmodels.cli._common import CommandError, Commands, add_device, open_segmenter
 from segmodels.data.image_io import PictureError
 
-# Entries of card.json, each an option, with its help.
+# Entries of card.json, which are also options, with their help texts.
 ENTRIES = {
-    "dataset": "a dataset whose name, terms and published results segmodels knows",
-    "dataset_name": "the training data's name",
-    "license": 'of the weights, as the Hub spells it: "cc-by-4.0", "other", ...',
-    "license_name": 'its name, where --license is "other"',
-    "license_link": "where its terms are stated",
-    "terms": "of the weights and the data, in Markdown",
-    "limits": "what the network is not for, in Markdown",
-    "selection": "on which images choices were made; how often the measured split was looked at",
-    "examples": "what the images of --images are, in Markdown",
+    "dataset": "a dataset whose name, terms and published results are known to segmodels",
+    "dataset_name": "name of the training data",
+    "license": 'license of the weights, as a Hub identifier: "cc-by-4.0", "other", ...',
+    "license_name": 'name of the license if --license is "other"',
+    "license_link": "URL of the license terms",
+    "terms": "terms of the weights and the data, in Markdown",
+    "limits": "uses that the network is not intended for, in Markdown",
+    "selection": "how settings were chosen, and how often the reported split was evaluated",
+    "examples": "description of --images, in Markdown",
 }
 
 
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "card",
-        help="write a model's card from its evaluation.json and training.json",
-        description="The metrics are those of the last `segmodels evaluate --card`. What is given "
-        "here is kept in card.json; what is not known is left out of the card.",
+        help="write the model card of a folder",
+        description="Write README.md from evaluation.json (see `segmodels evaluate --card`), "
+        "training.json and the options given here, which are stored in card.json. Missing "
+        "information is omitted.",
     )
     command.add_argument("folder", type=Path, metavar="FOLDER")
     for entry, text in ENTRIES.items():
@@ -36,9 +37,9 @@ def add(commands: Commands) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="show the network's results on them",
+        help="show the predictions for these images",
     )
-    command.add_argument("--credit", default="", help="a line on the images' origin")
+    command.add_argument("--credit", default="", help="credit line for the images")
     command.add_argument(
         "--overwrite", action="store_true", help="replace a README.md that segmodels did not write"
     )
@@ -60,8 +61,8 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(f"there is no folder {options.folder}")
     if options.dataset not in (None, *DATASETS):
         raise CommandError(
-            f"--dataset must be one of {', '.join(DATASETS)}, got {options.dataset!r}; describe "
-            "any other by --dataset-name, --license and --terms"
+            f"--dataset must be one of {', '.join(DATASETS)}, got {options.dataset!r}; for "
+            "other datasets, use --dataset-name, --license and --terms"
         )
     check_card_can_be_written(options.folder, overwrite=options.overwrite, needs_evaluation=True)
     entries = {name: getattr(options, name) for name in ENTRIES if getattr(options, name)}

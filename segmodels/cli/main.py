@@ -17,7 +17,7 @@ from segmodels.inference.onnx_export import ExportError
 from segmodels.version import __version__
 
 COMMANDS = (predict, data, train, evaluate, card, benchmark, export, push, demo)
-# Reported as one sentence instead of a traceback.
+# Reported in one line instead of a traceback.
 EXPECTED_ERRORS = (
     CommandError,
     CheckpointError,
@@ -26,7 +26,7 @@ EXPECTED_ERRORS = (
     PictureError,
     PushError,
 )
-# The extra of pyproject.toml that installs what some commands need, by top-level module.
+# The extra of pyproject.toml that provides a dependency, by top-level module.
 EXTRAS = {
     **dict.fromkeys(("accelerate", "kornia", "matplotlib", "scipy"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
@@ -40,18 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: What follows `segmodels`; `sys.argv[1:]` by default.
+        arguments: Command-line arguments; `sys.argv[1:]` by default.
 
     Returns:
-        The exit status: 0 if all went well, 1 if something failed, 130 after Ctrl+C. Wrong
-        arguments raise SystemExit(2), as argparse does.
+        The exit status: 0 on success, 1 on failure, 130 after Ctrl+C. Invalid arguments raise
+        SystemExit(2), as in argparse.
     """
     for stream in (sys.stdout, sys.stderr):
-        _never_fail_to_encode(stream)
+        _escape_unencodable(stream)
     try:
         return _run(arguments)
-    except BrokenPipeError as error:  # whatever reads our output has seen enough: `| head`
-        if not _reader_left():
+    except BrokenPipeError as error:  # the reader of the output has closed the pipe: `| head`
+        if not _reader_closed_pipe():
             return _report(f"{error.strerror}: a process or connection ended unexpectedly")
         # Python flushes once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Parse and run; expected errors become one line on stderr."""
+    """Parse the arguments and run the command; expected errors become one line on stderr."""
     try:
         options = _parser().parse_args(arguments)
         return int(options.run(options))
@@ -74,16 +74,16 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         return _report(
             f'this command needs {error.name}: pip install "segmodels[{extra}]" (in a clone of the '
-            "repository, `python3 run.py` in place of `segmodels` installs it)"
+            "repository, use `python3 run.py` instead of `segmodels` to install it)"
         )
     except BrokenPipeError:
         raise
     except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""  # not every one is about a file
+        file = f"{error.filename}: " if error.filename else ""  # not all are about a file
         return _report(f"{file}{error.strerror or error}")
     finally:
         if sys.stdout is not None:
-            sys.stdout.flush()  # so that a closed pipe shows here, and not after `main`
+            sys.stdout.flush()  # so that a closed pipe is detected here and not after `main`
 
 
 def _report(message: str) -> int:
@@ -91,18 +91,18 @@ def _report(message: str) -> int:
     return FAILED
 
 
-def _never_fail_to_encode(stream: object) -> None:
-    """Characters that the stream's encoding lacks (cp1252, ascii) are written as escapes."""
+def _escape_unencodable(stream: object) -> None:
+    """Write characters that the stream's encoding (cp1252, ascii) lacks as escape sequences."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
 
 
-def _reader_left() -> bool:
-    """Whether the pipe that stdout writes to has no reader any more."""
+def _reader_closed_pipe() -> bool:
+    """Whether the reader of the pipe that stdout writes to has closed it."""
     if not hasattr(select, "poll"):  # Windows
         return True
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # errors are reported whatever is asked for
+    poll.register(sys.stdout.fileno(), 0)  # errors are always reported
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 

@@ -1,4 +1,4 @@
-"""`segmodels push`: a folder with a network to the Hub."""
+"""`segmodels push`: upload a model folder to the Hub."""
 
 import argparse
 import tempfile
@@ -14,26 +14,25 @@ from segmodels.models.base import load_model
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "push",
-        help="a folder with a network to the Hub",
-        description="Upload config, weights, model card and figures in one commit; nothing else in "
-        "the folder, and nothing if the repository has it all. Log in with `hf auth login` first.",
+        help="upload a model folder to the Hub",
+        description="Upload config, weights, model card and images in one commit. Other files in "
+        "the folder are not uploaded, and there is no commit if nothing has changed. Log in with "
+        "`hf auth login` first.",
     )
     command.add_argument("folder", type=Path, metavar="FOLDER")
     command.add_argument("repo_id", metavar="ORG/NAME")
-    command.add_argument(
-        "--private", action="store_true", help="if it is new: not for everyone to see"
-    )
-    command.add_argument("--branch", help="made if need be; default: main")
-    command.add_argument("--pull-request", action="store_true", help="propose, do not commit")
-    command.add_argument("--message", default="Push model with segmodels", help="of the commit")
-    command.add_argument("--onnx", action="store_true", help=f"the network as {ONNX_NAME} too")
+    command.add_argument("--private", action="store_true", help="make a new repository private")
+    command.add_argument("--branch", help="created if necessary; default: main")
+    command.add_argument("--pull-request", action="store_true", help="open a pull request instead")
+    command.add_argument("--message", default="Push model with segmodels", help="commit message")
+    command.add_argument("--onnx", action="store_true", help=f"also upload {ONNX_NAME}")
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     if not options.folder.is_dir():
         raise CommandError(f"there is no folder {options.folder}")
-    model = load_model(options.folder)  # what does not load is not pushed
+    model = load_model(options.folder)  # only valid networks are pushed
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder
         if options.onnx:
@@ -48,5 +47,5 @@ def run(options: argparse.Namespace) -> int:
             create_pr=options.pull_request,
             commit_message=options.message,
         )
-    print(pushed.url if pushed.changed else f"{pushed.repo_id} has all this already: {pushed.url}")
+    print(pushed.url if pushed.changed else f"{pushed.repo_id} is already up to date: {pushed.url}")
     return 0

@@ -1,17 +1,17 @@
-"""Metrics of membrane segmentation in electron microscopy, of the cells that membranes separate.
+"""Metrics of membrane segmentation in electron microscopy, evaluating the separated cells.
 
-Source: Arganda-Carreras et al., Frontiers in Neuroanatomy 2015, on the ISBI 2012 challenge. They
-are restricted to the foreground: pixels that the target calls membrane, or void, are not
-counted. With p_ij the probability that a counted pixel lies in cell i of the prediction and cell j
-of the target, s_i and t_j its sums over j and i:
+Source: Arganda-Carreras et al., Frontiers in Neuroanatomy 2015, on the ISBI 2012 challenge. The
+metrics are restricted to the foreground: pixels labelled as membrane or void are ignored. Let p_ij
+be the fraction of foreground pixels in cell i of the prediction and cell j of the target, and s_i
+and t_j its sums over j and i:
 
     V-Rand = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2)
     V-Info = I(S; T) / (H(S) / 2 + H(T) / 2)
 
-Both are 1 for a perfect segmentation, and F-scores of a split and a merge score. The Rand error of
-2012, as in the U-Net paper, is 1 - V-Rand. The warping error (Jain et al., 2010) counts splits,
-mergers and holes, but not the membranes' width or small shifts. The challenge took the best of all
-thresholds and hidden sections; this module takes the class map as it is.
+Both are F-scores of a split score and a merge score; 1 is perfect. The Rand error of 2012, as in
+the U-Net paper, is 1 - V-Rand. The warping error (Jain et al., 2010) counts splits, mergers and
+holes, but not the width of membranes or small shifts. The challenge used hidden sections and the
+best of all thresholds; this module evaluates a single class map.
 """
 
 from collections import deque
@@ -34,9 +34,9 @@ class MembraneMetrics:
     Attributes:
         v_rand: Foreground-restricted Rand score; 1 is perfect.
         v_info: Foreground-restricted information-theoretic score; 1 is perfect.
-        pixel_error: Share of the known pixels on the wrong side of membrane or not; 0 is perfect.
-        warping_error: Share of them that stays wrong when the target is deformed without changing
-            its topology; 0 is perfect.
+        pixel_error: Fraction of the labelled pixels with a wrong membrane label; 0 is perfect.
+        warping_error: Fraction that is still wrong after deforming the target without changing its
+            topology; 0 is perfect.
     """
 
     v_rand: float
@@ -45,7 +45,7 @@ class MembraneMetrics:
     warping_error: float
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics and the Rand error, None for NaN."""
+        """The metrics and the Rand error, with NaN as None."""
         values = {
             "v_rand": self.v_rand,
             "rand_error": 1 - self.v_rand,
@@ -59,16 +59,16 @@ class MembraneMetrics:
 def membrane_metrics(
     target: NDArray[np.uint8], prediction: NDArray[np.uint8], membrane_id: int
 ) -> MembraneMetrics:
-    """Score one section.
+    """Evaluate one section.
 
-    The target's cells are the connected components, by sides, of its pixels other than membrane.
-    The predicted membranes are thinned away first: each of their pixels belongs to the nearest
-    predicted cell, so that a membrane's width does not count.
+    The cells of the target are the 4-connected components of its non-membrane pixels. The predicted
+    membranes are removed first, by assigning their pixels to the nearest predicted cell, so that
+    the width of membranes has no influence.
 
     Args:
         target: (H, W) class ids, 255 for void.
         prediction: (H, W) class ids of the same shape.
-        membrane_id: The class of the membranes.
+        membrane_id: Class id of the membranes.
     """
     counted = (target != membrane_id) & (target != IGNORE_INDEX)
     cells = connected_cells(target, membrane_id)[counted]
@@ -85,20 +85,20 @@ def membrane_metrics(
 
 
 def mean_membrane_metrics(sections: list[MembraneMetrics]) -> MembraneMetrics:
-    """Means over the sections; NaN where a section has none."""
+    """Means over the sections; NaN if undefined for any section."""
     means = np.mean([astuple(section) for section in sections], axis=0)
     return MembraneMetrics(*map(float, means))
 
 
 def connected_cells(class_map: NDArray[np.uint8], membrane_id: int) -> IntArray:
-    """(H, W) ids, from 1 on, of connected components that are neither membrane nor void; else 0."""
+    """(H, W) ids from 1 of connected components that are neither membrane nor void; 0 elsewhere."""
     from scipy.ndimage import label
 
     return label((class_map != membrane_id) & (class_map != IGNORE_INDEX))[0].astype(np.int64)
 
 
 def thinned_cells(class_map: NDArray[np.uint8], membrane_id: int) -> IntArray:
-    """(H, W) `connected_cells`, other pixels given to the nearest cell; all 0 without cells."""
+    """(H, W) `connected_cells` with other pixels assigned to the nearest cell; 0 without cells."""
     from scipy.ndimage import distance_transform_edt
 
     cells = connected_cells(class_map, membrane_id)
@@ -109,7 +109,7 @@ def thinned_cells(class_map: NDArray[np.uint8], membrane_id: int) -> IntArray:
 
 
 def cell_overlap(target: IntArray, prediction: IntArray) -> IntArray:
-    """(predicted cells, target cells) pixel counts of two arrays of cell ids, each of (N,)."""
+    """Pixel counts (predicted cells, target cells) of two arrays of cell ids, each (N,)."""
     rows = np.unique(prediction, return_inverse=True)[1]
     columns = np.unique(target, return_inverse=True)[1]
     counts = np.zeros((rows.max(initial=-1) + 1, columns.max(initial=-1) + 1), np.int64)
@@ -142,13 +142,13 @@ def warp(
 ) -> NDArray[np.bool_]:
     """Deform the target towards the prediction without changing its topology.
 
-    Pixels that differ are flipped while that is possible at simple points, whose flip changes the
-    number neither of cells, connected by sides, nor of membranes, connected by corners too.
+    Differing pixels are flipped as long as they are simple points: flipping a simple point changes
+    neither the number of cells (4-connected) nor of membranes (8-connected).
 
     Args:
         target: (H, W), True in cells, False in membranes.
-        prediction: (H, W) likewise.
-        known: (H, W), False for void, which is as if outside the image.
+        prediction: (H, W), likewise.
+        known: (H, W), False for void, which is treated as outside the image.
 
     Returns:
         (H, W), the deformed target.
@@ -169,14 +169,14 @@ def warp(
     return warped
 
 
-# The eight neighbours of a pixel, in turn round it; those of even index share a side with it.
+# The eight neighbours of a pixel in circular order; those with an even index share a side with it.
 _RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 
 
 def _neighbours(
     cells: NDArray[np.bool_], known: NDArray[np.bool_], y: int, x: int
 ) -> tuple[int, int]:
-    """Bits of _RING: the neighbours that are cells, and those that are membranes."""
+    """Bit masks over _RING: the neighbours that are cells, and those that are membranes."""
     of_cells = of_membranes = 0
     for place, (b, a) in enumerate(_RING):
         row, column = y + b, x + a
@@ -190,15 +190,15 @@ def _neighbours(
 
 @cache
 def _is_simple(cells: int, membranes: int) -> bool:
-    """Whether a pixel with these neighbours joins one cell and one membrane, whichever it is."""
+    """Whether a pixel with these neighbours adjoins exactly one cell and one membrane."""
     by_sides = [run for run in _runs(cells, False) if any(place % 2 == 0 for place in run)]
     return len(by_sides) == 1 and len(_runs(membranes, True)) == 1
 
 
 def _runs(bits: int, corners: bool) -> list[set[int]]:
-    """Connected components of the places on _RING that the bits name.
+    """Connected components of the positions on _RING given by the bit mask.
 
-    corners: two places on both sides of a corner, 0 and 2 for example, are connected too.
+    If `corners`, two positions on both sides of a corner, such as 0 and 2, are connected as well.
     """
     left = {place for place in range(8) if bits >> place & 1}
     runs = []

@@ -47,14 +47,15 @@ class ImageResult:
     """Counts and metrics of one image.
 
     Attributes:
-        index: Its place in the dataset's split.
-        name: Its file's name.
+        index: Position in the split.
+        name: File name.
         confusion_matrix: (num_classes, num_classes) pixel counts, [target, prediction].
         boundary_f1: (num_classes,), NaN for classes without a boundary that can be judged; None if
-            it was not measured.
-        void_outlines: (num_classes, 2) counts of `metrics.void_outline_counts`; None likewise.
-        objects: Counts for each class whose objects were asked for.
-        membranes: Metrics of membrane segmentation, if they were asked for.
+            not measured.
+        void_outlines: (num_classes, 2) counts of `metrics.void_outline_counts`; None if not
+            measured.
+        objects: Counts for each class whose objects were requested.
+        membranes: Metrics of membrane segmentation, if requested.
     """
 
     index: int
@@ -67,18 +68,18 @@ class ImageResult:
 
     @property
     def mean_iou(self) -> float:
-        """NaN where all is void."""
+        """Mean IoU of this image; NaN if all pixels are void."""
         return metrics.mean_iou(self.confusion_matrix)
 
     @property
     def source(self) -> str:
-        """The file name up to the first underscore, "nuclei" of "nuclei_07.png"; else empty."""
+        """File name up to the first underscore: "nuclei" for "nuclei_07.png"; "" without one."""
         return self.name.partition("_")[0] if "_" in self.name else ""
 
 
 @dataclass(frozen=True)
 class ImageError:
-    """An image that could not be measured, and why."""
+    """An image that could not be evaluated, with the reason."""
 
     index: int
     name: str
@@ -102,24 +103,24 @@ class Evaluation:
 
     @property
     def mean_iou(self) -> float:
-        """Over the classes that the ground truth or the prediction has."""
+        """Mean IoU over the classes in the ground truth or the prediction."""
         return metrics.mean_iou(self.confusion_matrix)
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """(num_classes,) whether the ground truth has the class."""
+        """(num_classes,) whether the class occurs in the ground truth."""
         return metrics.present_classes(self.confusion_matrix)
 
     @property
     def absent_classes(self) -> list[str]:
-        """Classes without a pixel in the ground truth."""
+        """Classes that do not occur in the ground truth."""
         return [n for n, here in zip(self.class_names, self.present, strict=True) if not here]
 
     @cached_property
     def void_outline_share(self) -> NDArray[np.float64]:
-        """(num_classes,) share of each class's outline that lies at void, in [0, 1].
+        """(num_classes,) share in [0, 1] of each class's outline that is next to void.
 
-        NaN for a class without an outline, or if boundaries were not measured.
+        NaN for classes without an outline, or if boundaries were not measured.
         """
         counts = [i.void_outlines for i in self.images if i.void_outlines is not None]
         if not counts:
@@ -128,17 +129,17 @@ class Evaluation:
 
     @property
     def boundaries_not_judged(self) -> NDArray[np.bool_]:
-        """(num_classes,) whether a class's outline lies at void nearly everywhere.
+        """(num_classes,) whether nearly all of a class's outline is next to void.
 
-        Its boundary F1 then means nothing.
+        Boundary F1 is not meaningful for such classes.
         """
         return self.void_outline_share >= metrics.MAX_VOID_OUTLINE
 
     @cached_property
     def boundary_f1(self) -> NDArray[np.float64]:
-        """(num_classes,) mean over the images that have the class.
+        """(num_classes,) mean over the images in which the class occurs.
 
-        NaN where it is not judged or was not measured.
+        NaN for classes that are not judged, or if boundaries were not measured.
         """
         scores = self._boundary_scores()
         if not scores:
@@ -147,7 +148,7 @@ class Evaluation:
 
     @property
     def mean_boundary_f1(self) -> float:
-        """As SegNet: an image's mean over its classes, then the mean over the images."""
+        """As in SegNet: mean over the classes of each image, then over the images."""
         return self._mean_boundary_f1(np.ones_like(self.present))
 
     def _mean_boundary_f1(self, classes: NDArray[np.bool_]) -> float:
@@ -163,7 +164,7 @@ class Evaluation:
 
     @property
     def objects(self) -> dict[str, ObjectCounts]:
-        """Counts over all images for each class whose objects were asked for."""
+        """Counts over all images for each class whose objects were requested."""
         names = dict.fromkeys(name for image in self.images for name in image.objects)
         return {
             name: sum((image.objects[name] for image in self.images), ObjectCounts())
@@ -172,7 +173,7 @@ class Evaluation:
 
     @property
     def membranes(self) -> MembraneMetrics | None:
-        """Means over the images, if they were asked for."""
+        """Means over the images, if requested."""
         found = [image.membranes for image in self.images if image.membranes is not None]
         return mean_membrane_metrics(found) if found else None
 
@@ -189,9 +190,9 @@ class Evaluation:
         }
 
     def summary_of_present(self) -> dict[str, float]:
-        """The means over the classes that the ground truth has.
+        """The means over the classes in the ground truth.
 
-        Their IoU counts every pixel, also those that were taken for an absent class.
+        Their IoU includes all pixels, also those that were predicted as an absent class.
         """
         matrix, present = self.confusion_matrix, self.present
         return {
@@ -201,14 +202,14 @@ class Evaluation:
         }
 
     def by_source(self) -> dict[str, "Evaluation"]:
-        """An evaluation for each source, in alphabetical order: see `ImageResult.source`."""
+        """An evaluation per source, in alphabetical order; see `ImageResult.source`."""
         return {
             source: Evaluation(self.class_names, [i for i in self.images if i.source == source])
             for source in sorted({image.source for image in self.images})
         }
 
     def class_rows(self) -> dict[str, dict[str, float | None]]:
-        """The metrics of each class, by the names of CLASS_COLUMNS, None for NaN."""
+        """The metrics of each class, by the keys of CLASS_COLUMNS, with NaN as None."""
         matrix = self.confusion_matrix
         accuracy = metrics.per_class_accuracy(matrix)
         columns = {
@@ -226,14 +227,14 @@ class Evaluation:
         }
 
     def to_json(self, *, by_source: bool = False) -> dict[str, Any]:
-        """Everything, with NaN as None.
+        """All results, with NaN as None.
 
         Args:
-            by_source: Add the metrics of each source, see `by_source`.
+            by_source: Whether to add the metrics of each source; see `by_source`.
         """
         present = {name: _number(value) for name, value in self.summary_of_present().items()}
         report: dict[str, Any] = {
-            "pictures": len(self.images),  # its name since the first version
+            "pictures": len(self.images),  # the key in the file format of version 0.1
             **{name: _number(value) for name, value in self.summary().items()},
             "absent_classes": self.absent_classes,
             "present_classes": {"count": int(self.present.sum()), **present},
@@ -253,7 +254,7 @@ class Evaluation:
         return report
 
     def table(self) -> str:
-        """Per class and over all, in percent."""
+        """A table of the metrics per class and overall, in percent."""
         lines = [*self._class_lines(), "", *self._summary_lines()]
         if self.absent_classes:
             lines += ["", *self._present_lines()]
@@ -288,14 +289,14 @@ class Evaluation:
 
     def _present_lines(self) -> list[str]:
         head = (
-            f"the ground truth lacks {', '.join(self.absent_classes)}; over the "
+            f"the ground truth does not contain {', '.join(self.absent_classes)}; over the "
             f"{self.present.sum()} classes present:"
         )
         values = self.summary_of_present().items()
         return [head, *(_line(SUMMARY_NAMES[key], value) for key, value in values)]
 
     def source_table(self) -> str:
-        """A line for each source: images, means over the classes present, IoU of each class."""
+        """A table with a line per source: images, means over the classes present, IoU per class."""
         sources = self.by_source()
         width = max(14, *map(len, sources)) + 2
         titles = ["images", "mean IoU", "mean Dice", "pixel acc.", *self.class_names]
@@ -320,7 +321,7 @@ class Evaluation:
         return "\n".join(lines)
 
     def csv(self) -> str:
-        """A CSV table with a row for each image, fractions in [0, 1], empty where there is none."""
+        """A CSV table with a row per image; fractions in [0, 1], empty if undefined."""
         object_names, with_membranes = list(self.objects), self.membranes is not None
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
@@ -351,26 +352,25 @@ def evaluate(
 ) -> Evaluation:
     """Segment every image of a split and compare it with the ground truth.
 
-    Of several processes each takes its share of the images; every one returns the metrics of all.
+    With several processes, the images are divided among them; each returns the overall metrics.
 
     Args:
-        segmenter: Of a network with the dataset's classes, in their order.
+        segmenter: A network with the classes of the dataset, in the same order.
         data: A split of a dataset.
-        boundaries: Measure boundary F1 too.
-        objects: Classes whose objects, connected components, are counted.
-        membrane: The class of the membranes, to measure V-Rand, V-Info and pixel error.
-        skip_errors: Record images or labels that cannot be used in `Evaluation.errors` and go on.
-        quiet: Show no progress bar.
+        boundaries: Measure boundary F1 as well.
+        objects: Classes whose objects (connected components) are counted.
+        membrane: Class of the membranes, to measure V-Rand, V-Info, pixel and warping error.
+        skip_errors: Record invalid images and labels in `Evaluation.errors` and continue.
+        quiet: Do not show a progress bar.
 
     Returns:
         The metrics, with the confusion matrix of every image.
 
     Raises:
-        DataError: If the dataset has other classes, lacks one that was asked for, has an image or a
-            label that cannot be used (with skip_errors: none that can).
+        DataError: If the classes of the dataset differ, a requested class does not exist, or an
+            image or label is invalid (with skip_errors: if all are).
     """
     check_classes(segmenter.model.class_names, data, [*objects, *([membrane] if membrane else [])])
-    data = data.with_channels(segmenter.model.in_channels)
     results: list[ImageResult] = []
     errors: list[ImageError] = []
     for index in tqdm(
@@ -386,19 +386,19 @@ def evaluate(
     results = sorted(gathered(results), key=lambda result: result.index)
     errors = sorted(gathered(errors), key=lambda failed: failed.index)
     if errors and not results:
-        raise DataError(f"none of the {len(errors)} images can be measured: {errors[0].error}")
+        raise DataError(f"none of the {len(errors)} images can be evaluated: {errors[0].error}")
     return Evaluation(data.class_names, results, errors)
 
 
 def check_classes(
     class_names: Sequence[str], data: SegmentationData, asked_for: Sequence[str] = ()
 ) -> None:
-    """Raise DataError if the dataset has other classes, or lacks one of those asked for.
+    """Raise DataError if the classes of the dataset differ or a requested class does not exist.
 
     Args:
-        class_names: The network's.
+        class_names: Classes of the network.
         data: A split of the dataset.
-        asked_for: Classes that are to be measured in particular.
+        asked_for: Requested classes.
     """
     if data.class_names != list(class_names):
         raise DataError(

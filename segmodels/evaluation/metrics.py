@@ -1,6 +1,6 @@
-"""Semantic segmentation metrics: everything that a confusion matrix gives, and boundary F1.
+"""Semantic segmentation metrics: those of the confusion matrix, and boundary F1.
 
-Classes that are absent from both the target and the prediction are NaN and left out of means.
+Classes that are absent from both the target and the prediction are NaN and excluded from means.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 IGNORE_INDEX = 255
 BOUNDARY_TOLERANCE = 0.0075  # of the image's diagonal
-# Boundary F1 is not judged from this share of outline pixels beside void on: PASCAL VOC, which
-# leaves outlines void, has 0.99 to 1.00 for every class, CamVid 0.29 to 0.61.
+# Boundary F1 is not judged if at least this share of a class's outline is next to void. In PASCAL
+# VOC, whose outlines are void, the share is 0.99 to 1.00 for every class; in CamVid 0.29 to 0.61.
 MAX_VOID_OUTLINE = 0.9
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -28,7 +28,7 @@ def confusion_matrix(
         num_classes: Ids are 0 to num_classes - 1.
 
     Returns:
-        (num_classes, num_classes) counts, indexed [target, prediction], without void pixels.
+        (num_classes, num_classes) counts, indexed [target, prediction], excluding void pixels.
 
     Raises:
         ValueError: If the shapes differ or an id is out of range.
@@ -63,27 +63,27 @@ def per_class_accuracy(matrix: IntArray) -> FloatArray:
 
 
 def present_classes(matrix: IntArray) -> NDArray[np.bool_]:
-    """(num_classes,) whether the target has a pixel of the class."""
+    """(num_classes,) whether the class occurs in the target."""
     return matrix.sum(1) > 0
 
 
 def mean_iou(matrix: IntArray) -> float:
-    """Mean of `per_class_iou` over the classes that the target or the prediction has."""
+    """Mean of `per_class_iou` over the classes in the target or the prediction."""
     return nan_mean(per_class_iou(matrix))
 
 
 def mean_accuracy(matrix: IntArray) -> float:
-    """Class average accuracy, over the classes that the target has."""
+    """Mean of `per_class_accuracy` over the classes in the target."""
     return nan_mean(per_class_accuracy(matrix))
 
 
 def pixel_accuracy(matrix: IntArray) -> float:
-    """Global accuracy: correct pixels over all."""
+    """Global accuracy: fraction of correctly classified pixels."""
     return float(_divide(np.diag(matrix).sum(), matrix.sum()))
 
 
 def frequency_weighted_iou(matrix: IntArray) -> float:
-    """IoU weighted by each class's share of the target's pixels."""
+    """Mean IoU, weighted by the frequency of each class in the target."""
     iou = per_class_iou(matrix)
     weights = matrix.sum(1)
     return float(_divide(np.nansum(weights * np.nan_to_num(iou)), weights.sum()))
@@ -98,11 +98,11 @@ def boundary_f1(
 ) -> FloatArray:
     """Boundary F1 of one image (Csurka et al., BMVC 2013; SegNet, section 4.2).
 
-    A boundary pixel of one map is correct if the other map has a boundary pixel of the class within
-    the tolerance; precision is the share of correct ones in the prediction's boundary, recall in
-    the target's. Void is not judged: where a class meets void the target has no boundary, and
-    precision leaves out predicted boundaries within the tolerance of void. Where outlines are void
-    throughout, few pixels are left and the result means nothing: see `void_outline_counts`.
+    A boundary pixel of one map is correct if the other map has a boundary pixel of the same class
+    within the tolerance. Precision is the fraction of correct pixels in the predicted boundary,
+    recall that in the target's boundary. Void is ignored: the target has no boundary between a
+    class and void, and precision excludes predicted boundaries within the tolerance of void. If all
+    outlines are void, too few pixels remain for a meaningful result; see `void_outline_counts`.
 
     Args:
         target: (H, W) class ids, 255 for void.
@@ -111,7 +111,7 @@ def boundary_f1(
         tolerance: Fraction of the image's diagonal.
 
     Returns:
-        (num_classes,) in [0, 1]; NaN for a class without a boundary that can be judged.
+        (num_classes,) in [0, 1]; NaN for classes without a boundary that can be judged.
 
     Raises:
         ValueError: If the shapes differ.
@@ -131,9 +131,9 @@ def boundary_f1(
 def void_outline_counts(
     target: NDArray[np.uint8], num_classes: int, *, tolerance: float = BOUNDARY_TOLERANCE
 ) -> IntArray:
-    """How much of each class's outline lies at void, where boundary F1 cannot judge it.
+    """Count the outline pixels of each class next to void, where boundary F1 is undefined.
 
-    The outline is made of the class's pixels with a neighbour, of four, that is void or of another
+    The outline of a class consists of its pixels with a 4-neighbour that is void or of another
     class.
 
     Args:
@@ -142,7 +142,7 @@ def void_outline_counts(
         tolerance: Fraction of the image's diagonal.
 
     Returns:
-        (num_classes, 2) counts: outline pixels beside void or within the tolerance of it, all
+        (num_classes, 2) counts: outline pixels next to void or within the tolerance of it, and all
         outline pixels.
     """
     void = target == IGNORE_INDEX
@@ -156,12 +156,12 @@ def void_outline_counts(
 
 
 def void_outline_share(counts: IntArray) -> FloatArray:
-    """(..., 2) counts of `void_outline_counts` -> (...) shares in [0, 1]; NaN without outlines."""
+    """Share in [0, 1] from (..., 2) `void_outline_counts`; NaN for classes without outlines."""
     return _divide(counts[..., 0], counts[..., 1])
 
 
 def mean_over_images(scores: Sequence[FloatArray]) -> FloatArray:
-    """(num_classes,) mean of each class over the images that have it; NaN if none has."""
+    """(num_classes,) mean of each class over the images where it is not NaN; NaN if none."""
     stacked = np.stack(scores)
     present = ~np.isnan(stacked)
     return _divide(np.where(present, stacked, 0).sum(0), present.sum(0))
@@ -189,8 +189,8 @@ def _boundary_score(
 
 
 def _distance_to(region: NDArray[np.bool_]) -> FloatArray:
-    """Distance of each pixel to the nearest one of the region, in pixels."""
-    from scipy.ndimage import distance_transform_edt  # the extra `train`; the rest needs NumPy only
+    """Distance of each pixel to the nearest pixel of the region, in pixels."""
+    from scipy.ndimage import distance_transform_edt  # extra `train`; the rest needs only NumPy
 
     return distance_transform_edt(~region)
 
@@ -201,7 +201,7 @@ def _check_shapes(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> N
 
 
 def _boundary(region: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The region's pixels with a known neighbour, of four, outside it, the image's edge aside."""
+    """The pixels of the region with a known 4-neighbour outside the region but inside the image."""
     outside = np.pad(known & ~region, 1)
     beside = outside[:-2, 1:-1] | outside[2:, 1:-1] | outside[1:-1, :-2] | outside[1:-1, 2:]
     return region & beside

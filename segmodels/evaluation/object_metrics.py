@@ -1,4 +1,4 @@
-"""Object metrics: how many objects, connected components of a class, are found."""
+"""Object metrics: detection of objects, which are connected components of a class."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from segmodels.evaluation.metrics import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class ObjectCounts:
-    """Objects matched at an IoU above 0.5; sums over images are of the same kind.
+    """Counts of objects matched at an IoU above 0.5; they can be summed over images.
 
     Attributes:
         found: Objects of the target that the prediction matches (true positives).
@@ -30,25 +30,25 @@ class ObjectCounts:
 
     @property
     def precision(self) -> float:
-        """Found over predicted objects; NaN without predictions."""
+        """Matched objects over predicted objects; NaN without predictions."""
         return _ratio(self.found, self.found + self.extra)
 
     @property
     def recall(self) -> float:
-        """Found over the target's objects; NaN without any."""
+        """Matched objects over objects of the target; NaN if it has none."""
         return _ratio(self.found, self.found + self.missed)
 
     @property
     def average_precision(self) -> float:
         """AP at IoU 0.5 as the 2018 Data Science Bowl defines it, TP / (TP + FP + FN).
 
-        A class map gives no ranking of objects, so this is not the area under COCO's
-        precision-recall curve.
+        A class map does not rank objects by confidence, so this is not the area under a
+        precision-recall curve as in COCO.
         """
         return _ratio(self.found, self.found + self.missed + self.extra)
 
     def to_json(self) -> dict[str, Any]:
-        """Counts and ratios, None for NaN."""
+        """Counts and ratios, with NaN as None."""
         ratios = {
             "precision": self.precision,
             "recall": self.recall,
@@ -67,9 +67,9 @@ def object_counts(
 ) -> ObjectCounts:
     """Match the objects of a class in one image.
 
-    Objects are connected components, by sides and not by corners, so that one pixel of background
-    separates them. Two objects match if their IoU is above 0.5, which makes matches unique. Void
-    pixels of the target belong to no object.
+    Objects are 4-connected components, so that a single pixel of background separates them. Two
+    objects match if their IoU is above 0.5, which makes matches unique. Void pixels of the target
+    are ignored.
 
     Args:
         target: (H, W) class ids, 255 for void.

@@ -1,4 +1,4 @@
-"""Contact sheets of results: a network's best and worst images, and the examples of its card."""
+"""Contact sheets of results: the best and worst images, and the examples of a model card."""
 
 import math
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ from segmodels.utils.contact_sheet import LegendEntry, Tile, contact_sheet
 from segmodels.utils.files import atomic_write
 from segmodels.utils.formatting import percent
 
-CELL = 320  # pixels, the longer side of an image on a sheet
+CELL = 320  # longer side of the images on a sheet, in pixels
 WRONG, RIGHT, VOID = (215, 25, 28), (230, 230, 230), (255, 255, 255)
-MAX_EXAMPLES_BYTES = 100_000  # of the file: a card is read over the network
+MAX_EXAMPLES_BYTES = 100_000  # size of the file, since cards are viewed online
 
 
 def image_grid(
     segmenter: Segmenter, data: SegmentationData, evaluation: Evaluation, count: int = 4
 ) -> Image.Image:
-    """Draw the images of the highest and of the lowest mean IoU, worst last.
+    """Draw the images with the highest and the lowest mean IoU, worst last.
 
     Args:
         segmenter: The network that was evaluated.
         data: The split that it was evaluated on.
-        evaluation: The result.
-        count: Images of each kind.
+        evaluation: The result of the evaluation.
+        count: Number of best and of worst images.
 
     Returns:
-        RGB, a row for each image: itself under its name and mean IoU, ground truth, prediction, and
-        errors (red; void is white), with a legend of the classes.
+        RGB sheet with a row per image (with name and mean IoU, ground truth, prediction, errors in
+        red and void in white) and a legend of the classes.
     """
     rows = []
     for place in best_and_worst(np.array([i.mean_iou for i in evaluation.images]), count):
@@ -47,25 +47,25 @@ def image_grid(
 
 
 def best_and_worst(ious: NDArray[np.float64], count: int) -> list[int]:
-    """Indices of the highest and the lowest values, `count` each, highest first.
+    """Indices of the `count` highest and lowest values, highest first.
 
-    None comes twice, and none is NaN.
+    Without duplicates and NaN.
     """
     order = [int(i) for i in np.argsort(-ious, kind="stable") if not math.isnan(ious[i])]
     return order if len(order) <= 2 * count else [*order[:count], *order[-count:]]
 
 
 def examples_sheet(segmenter: Segmenter, images: Sequence[Path], credit: str = "") -> Image.Image:
-    """Draw what a network makes of images without ground truth, for its model card.
+    """Draw predictions for images without ground truth, for a model card.
 
     Args:
         segmenter: The network.
-        images: Image files, a row each.
-        credit: The last line, on the images' origin.
+        images: Image files, one per row.
+        credit: Credit line for the images, at the bottom.
 
     Returns:
-        RGB, with a legend: image, overlay of the classes, and the winning class's probability in
-        grey, black being 0.2 and less.
+        RGB sheet with a legend. Each row shows the image, an overlay of the classes, and the
+        confidence in greyscale, where black is 0.2 or less.
     """
     rows = []
     for path in images:
@@ -86,7 +86,7 @@ def examples_sheet(segmenter: Segmenter, images: Sequence[Path], credit: str = "
 
 
 def write_examples(image: Image.Image, path: Path) -> None:
-    """Write a JPEG of at most MAX_EXAMPLES_BYTES, or of quality 40, atomically."""
+    """Write a JPEG of at most MAX_EXAMPLES_BYTES (or of quality 40) atomically."""
     for quality in range(88, 39, -8):
         buffer = BytesIO()
         image.save(buffer, format="JPEG", quality=quality, optimize=True)
@@ -99,9 +99,8 @@ def write_examples(image: Image.Image, path: Path) -> None:
 def _comparison(
     segmenter: Segmenter, data: SegmentationData, index: int, title: str, note: str
 ) -> list[Tile]:
-    image, target = data.with_channels(segmenter.model.in_channels).pair(index)
-    result = segmenter(image)
-    prediction = result.class_map
+    image, target = data.pair(index)
+    prediction = segmenter(image).class_map
     colors = np.full((256, 3), VOID, np.uint8)
     colors[: len(data.class_names)] = segmenter.model.palette
     errors = np.where((target != prediction)[..., None], WRONG, RIGHT).astype(np.uint8)
@@ -111,7 +110,7 @@ def _comparison(
         "prediction": colors[prediction],
         "errors": errors,
     }
-    tiles = [Tile(Image.fromarray(resize(result.array, CELL)), title, note)]
+    tiles = [Tile(Image.fromarray(resize(image, CELL)), title, note)]
     for name, panel in panels.items():
         tiles.append(Tile(Image.fromarray(resize(panel, CELL, nearest=True)), name))
     return tiles

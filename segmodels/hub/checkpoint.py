@@ -1,4 +1,4 @@
-"""Reading `model.safetensors` from an untrusted source. Pickles are never requested or read."""
+"""Reading `model.safetensors` from untrusted sources. Pickles are never requested or read."""
 
 import math
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from torch import Tensor
 from segmodels.hub.filenames import CONFIG_NAME
 
 MAX_HEADER_BYTES = 1 << 20
-FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
+FLOATS = ("F64", "F32", "F16", "BF16")  # names in safetensors
 INTEGERS = ("I64", "I32")
-RELOAD = "if it came from the Hub, load it again with force_download=True"
+RELOAD = "if it is from the Hub, load it again with force_download=True"
 
 
 class CheckpointError(ValueError):
-    """Weights or a config that cannot be used. The message names the file and what is wrong."""
+    """Weights or a config are invalid. The message names the file and the problem."""
 
 
 def max_weights_bytes(expected: Mapping[str, Tensor]) -> int:
-    """The largest size of a file that holds these tensors in float64 and nothing else."""
+    """The largest possible size of a file with exactly these tensors, in float64."""
     return MAX_HEADER_BYTES + 8 + 8 * sum(tensor.numel() for tensor in expected.values())
 
 
@@ -34,17 +34,18 @@ def read_weights(
 
     Args:
         path: The file.
-        expected: The network's state dict; only shapes and dtypes count.
+        expected: The state dict of the network; only shapes and dtypes are used.
         map_location: Device of the tensors.
-        strict: Require the expected names, shapes and dtypes (any floats of 16 to 64 bits); this
-            is checked in the file's header before a tensor is read. False: return those that fit.
+        strict: Require the expected names, shapes and dtypes (floats of 16 to 64 bits are
+            interchangeable), checked in the header before any tensor is read. False: return only
+            the tensors that fit.
 
     Returns:
         The tensors by name, each in the expected dtype.
 
     Raises:
-        CheckpointError: If the tensors do not fit, none fits, the file is corrupt, or a value is
-            not finite.
+        CheckpointError: If the tensors do not fit (or, unless `strict`, none fits), the file is
+            corrupt, or a value is not finite.
     """
     tensors: dict[str, Tensor] = {}
     try:
@@ -55,7 +56,7 @@ def read_weights(
             if strict or not fitting:
                 _compare(path, found, expected)
             for name in fitting:
-                # A copy, since safetensors maps the open file.
+                # Copied, since safetensors memory-maps the file.
                 stored = file.get_tensor(name)
                 tensor = stored.to(map_location, expected[name].dtype, copy=True)
                 if not _is_finite(stored if tensor.is_meta else tensor):
@@ -72,13 +73,13 @@ def read_weights(
 
 
 def _check_header_length(path: Path) -> None:
-    """SafetensorError if the header is too long; its length is in the first 8 bytes."""
+    """Raise SafetensorError if the header is too long; its length is in the first 8 bytes."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER_BYTES:
         raise SafetensorError(
-            f"its header claims {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that any "
-            "network needs"
+            f"its header claims to have {length:,} bytes, more than the limit of "
+            f"{MAX_HEADER_BYTES:,}"
         )
 
 
@@ -94,7 +95,7 @@ def _fits(found: tuple[str, list[int]] | None, wanted: Tensor) -> bool:
 def _compare(
     path: Path, found: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, Tensor]
 ) -> None:
-    """CheckpointError unless names, shapes and kinds of dtype are equal."""
+    """Raise CheckpointError unless names, shapes and kinds of dtypes match."""
     differing = [
         name for name in expected if name in found and not _fits(found[name], expected[name])
     ]
@@ -119,13 +120,13 @@ def _compare(
     ]
     if texts:
         raise CheckpointError(
-            f"{path} does not fit its {CONFIG_NAME}: weights {'; '.join(texts)}. Take both files "
-            "from the same network"
+            f"{path} does not fit its {CONFIG_NAME}: weights {'; '.join(texts)}. Use files "
+            "of the same network"
         )
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; the minimum or the maximum would be."""
+    """Whether no value is NaN or infinite; if one is, so is the minimum or the maximum."""
     if tensor.numel() == 0 or not tensor.is_floating_point():
         return True
     least, largest = torch.aminmax(tensor)

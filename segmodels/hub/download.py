@@ -1,7 +1,7 @@
 """The files of a checkpoint, from a folder or from the Hugging Face Hub through its cache.
 
-All files of a Hub repository are from one commit, whatever is pushed meanwhile; files in the cache
-are not downloaded again; and a download must have the hash that the Hub announces for it.
+All files of a Hub repository are from the same commit, even if there is a push in the meantime.
+Cached files are not downloaded again, and downloads are verified against the hash given by the Hub.
 """
 
 import hashlib
@@ -40,8 +40,8 @@ from segmodels.hub.filenames import CONFIG_NAME, WEIGHTS_NAME
 from segmodels.hub.short_names import missing_folder, resolve_source
 from segmodels.utils.files import write_text
 
-RETRY_DELAYS = (1.0, 2.0)  # seconds before each retry, where no cached copy will do
-RETRY_WITHIN = 5.0  # seconds after the first attempt; later failures are final
+RETRY_DELAYS = (1.0, 2.0)  # seconds before each retry if there is no cached copy
+RETRY_WITHIN = 5.0  # seconds after the first attempt; later failures are not retried
 COMMIT = re.compile("[0-9a-f]{40}")
 
 log = logging.getLogger("segmodels")
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 class HubUnavailableError(CheckpointError):
-    """The Hub cannot be reached or refuses access; a cached copy may be used instead.
+    """The Hub cannot be reached or denies access; a cached copy may be used instead.
 
     Attributes:
         temporary: Whether a retry may succeed.
@@ -61,7 +61,7 @@ class HubUnavailableError(CheckpointError):
 
 
 class Download(TypedDict, total=False):
-    """Which files to take and how, as in `hf_hub_download`."""
+    """Options of a download, as in `hf_hub_download`."""
 
     subfolder: str | None
     revision: str | None
@@ -122,8 +122,8 @@ class HubRepository:
             max_bytes: Refuse to download a larger file.
 
         Raises:
-            HubUnavailableError: If the Hub cannot be reached or refuses access.
-            CheckpointError: If there is no such repository, revision or file, or if the download
+            HubUnavailableError: If the Hub cannot be reached or denies access.
+            CheckpointError: If the repository, revision or file does not exist, or if the download
                 fails its checksum.
         """
         filename = str(self.subfolder / filename)
@@ -135,15 +135,15 @@ class HubRepository:
         if path is None and self.local_files_only:
             raise HubUnavailableError(
                 f"{filename} of {self.name} (revision {self.revision}) is not in the cache, and "
-                "downloads are off (local_files_only=True or HF_HUB_OFFLINE): load it once with "
-                "downloads on"
+                "downloads are disabled (local_files_only=True or HF_HUB_OFFLINE): load it once "
+                "with downloads enabled"
             )
         if path is None:
             metadata = metadata or self._metadata(filename)
             if max_bytes is not None and (metadata.size or 0) > max_bytes:
                 raise CheckpointError(
-                    f"{filename} of {self.name} has {metadata.size:,} bytes, more than the "
-                    f"{max_bytes:,} that its network can need; it was not downloaded"
+                    f"{filename} of {self.name} has {metadata.size:,} bytes, more than the maximum "
+                    f"of {max_bytes:,} for its network; it was not downloaded"
                 )
             path = self._with_retries(lambda: self._download(filename), filename)
             _verify(path, metadata.etag, self.name)
@@ -152,15 +152,15 @@ class HubRepository:
         return path
 
     def remember_commit(self) -> None:
-        """Record in the cache which commit the branch or tag stands for, for use without the Hub.
+        """Record the commit of the branch or tag in the cache, for offline use.
 
-        To be called once the files have proved good: until then the former commit is used. (The
-        library records a commit before its first file is downloaded.)
+        Called after all files have been validated; until then, offline use still refers to the
+        previous commit. (huggingface_hub records a commit before downloading its first file.)
         """
         if self._snapshot is None or self.local_files_only or self.revision == self.commit:
             return
         reference = self._snapshot.parents[1] / "refs" / self.revision
-        with suppress(OSError):  # a cache may be read-only
+        with suppress(OSError):  # the cache may be read-only
             if not reference.is_file() or reference.read_text() != self.commit:
                 reference.parent.mkdir(parents=True, exist_ok=True)
                 write_text(reference, str(self.commit))
@@ -180,7 +180,7 @@ class HubRepository:
                 url, token=self.token, timeout=timeout, library_name="segmodels"
             )
             if not COMMIT.fullmatch(found.commit_hash or ""):
-                raise FileMetadataError(f"{url} names no commit")
+                raise FileMetadataError(f"the response of {url} does not name a commit")
             return found
 
         return self._with_retries(request, filename)
@@ -199,8 +199,8 @@ class HubRepository:
         )
 
     def _with_retries(self, request: Callable[[], T], filename: str) -> T:
-        """Call `request`, again for some seconds while the Hub fails, unless there is a cached
-        copy. Errors of the Hub become CheckpointErrors."""
+        """Call `request`, retrying for a few seconds if the Hub fails and there is no cached copy.
+        Hub errors are converted to CheckpointError."""
         delays = () if self._cached(filename) and not self.force_download else RETRY_DELAYS
         start = time.monotonic()
         for delay in (*delays, None):
@@ -220,12 +220,12 @@ def from_repository(
 ) -> T:
     """Load from the files of a folder or of a Hub repository.
 
-    Where the Hub is unavailable the cached files are used, with a warning in the log.
+    If the Hub is unavailable, cached files are used and a warning is logged.
 
     Args:
         source: A folder, a Hub id or a short name (see `short_names`).
-        download: Which files to take and how.
-        load: Loads from the files.
+        download: Options of the download.
+        load: Function that loads from the files.
 
     Returns:
         What `load` returns.
@@ -250,7 +250,7 @@ def from_repository(
             "'org/name'"
         )
     if download.get("force_download") and download.get("local_files_only"):
-        raise ValueError("force_download and local_files_only exclude each other")
+        raise ValueError("force_download and local_files_only are mutually exclusive")
     try:
         return _from_hub(source, download, load)
     except HubUnavailableError as error:
@@ -261,7 +261,7 @@ def from_repository(
 
 
 def _from_hub(name: str, download: Download, load: Callable[[Folder | HubRepository], T]) -> T:
-    """Load from the Hub or, where it is unavailable, from the cache."""
+    """Load from the Hub or, if it is unavailable, from the cache."""
     cached: Download = {**download, "local_files_only": True}
     if constants.HF_HUB_OFFLINE:
         download = cached
@@ -274,7 +274,7 @@ def _from_hub(name: str, download: Download, load: Callable[[Folder | HubReposit
             result = load(HubRepository(name, **cached))
         except HubUnavailableError:
             raise error from error.__cause__
-        log.warning("%s. Its cached copy is used.", error)
+        log.warning("%s. Using the cached copy.", error)
         return result
 
 
@@ -286,7 +286,7 @@ def fetch(source: str, filename: str) -> Path:
         filename: Name of the file in it.
 
     Raises:
-        CheckpointError: If there is no such source or file.
+        CheckpointError: If the source or the file does not exist.
     """
 
     def load(files: Folder | HubRepository) -> Path:
@@ -304,7 +304,7 @@ def _check_subfolder(subfolder: str | None) -> None:
 
 
 def _explanation(error: Exception, name: str, filename: str, revision: str) -> CheckpointError:
-    """The error of the Hub as one that says what to do."""
+    """Convert a Hub error to a CheckpointError that says what to do."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
         return HubUnavailableError(
@@ -320,7 +320,7 @@ def _explanation(error: Exception, name: str, filename: str, revision: str) -> C
         )
     if isinstance(error, RepositoryNotFoundError | LocalTokenNotFoundError) or status in (401, 403):
         return HubUnavailableError(
-            f"there is no {name} on the Hub, or this user may not read it: check the name; if it "
+            f"{name} does not exist on the Hub, or you have no access to it: check the name; if it "
             "is private, log in with `hf auth login` or pass a token with read access"
         )
     if isinstance(error, HTTPError) and (status is None or status in (408, 429) or status >= 500):
@@ -334,10 +334,10 @@ def _explanation(error: Exception, name: str, filename: str, revision: str) -> C
 
 
 def _verify(path: Path, etag: str | None, name: str) -> None:
-    """Compare a download with the hash that the Hub announced as its ETag: SHA-256 of a large file,
-    git's SHA-1 of a small one. Removes the file and raises CheckpointError if they differ."""
+    """Compare a download with the hash in its ETag: SHA-256 for large files, git's SHA-1 for small
+    ones. If they differ, delete the file and raise CheckpointError."""
     if etag is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", etag):
-        return  # a mirror's own kind of ETag
+        return  # another kind of ETag, as sent by some mirrors
     with open(path, "rb") as file:
         if len(etag) == 64:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -348,6 +348,6 @@ def _verify(path: Path, etag: str | None, name: str) -> None:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path.name} of {name} failed its checksum (got {found}, the Hub announced {etag}) "
+            f"{path.name} of {name} failed its checksum (got {found}, expected {etag}) "
             "and was removed from the cache: try again"
         )

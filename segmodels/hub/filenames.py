@@ -9,10 +9,10 @@ PREPROCESSOR_NAME = "preprocessor_config.json"
 ONNX_NAME = "model.onnx"
 TRAINING_NAME = "training.json"  # the training config, and under START_TRAINING the earlier ones
 HELD_OUT = "held_out"  # its entry: keys of the training images that validation was on, if any
-START_TRAINING = "start_training"  # its entry: the record of the training that it started from
+START_TRAINING = "start_training"  # entry of it: training.json of the initial network
 EVALUATION_NAME = "evaluation.json"
-CARD_INFO_NAME = "card.json"  # what the card says besides: dataset, license, terms
-# What goes along with the weights, and says how they were made and what they can do.
+CARD_INFO_NAME = "card.json"  # further content of the card: dataset, license, terms
+# Files that describe the weights and are uploaded with them.
 COMPANIONS = (
     EVALUATION_NAME,
     TRAINING_NAME,

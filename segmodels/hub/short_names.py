@@ -1,8 +1,8 @@
 """Short names of pretrained networks, "unet-camvid" for example.
 
-They stand for a folder `weights_card/unet-camvid`, in the working directory or in the clone that
-the package is run from, or else for a repository of the organisation that the environment variable
-SEGMODELS_HUB_ORG names.
+A short name stands for the folder `weights_card/unet-camvid`, in the working directory or in the
+clone that the package is run from, or else for a repository of the Hub organisation given by the
+environment variable SEGMODELS_HUB_ORG.
 """
 
 import logging
@@ -26,9 +26,9 @@ def list_models() -> list[str]:
     """List the short names that `load_model` finds.
 
     Returns:
-        The names of the model folders in `weights_card/` and, where SEGMODELS_HUB_ORG names an
-        organisation, of its models on the Hub that segmodels made; sorted. If the Hub does not
-        answer, only the folders, with a warning in the log.
+        The sorted names of the model folders in `weights_card/` and, if SEGMODELS_HUB_ORG is set,
+        of that organisation's segmodels models on the Hub. If the Hub cannot be reached, a warning
+        is logged and only the folders are listed.
 
     Examples:
         >>> import segmodels
@@ -53,7 +53,7 @@ def resolve_source(source: str) -> str:
         source: A folder, a Hub id or a short name.
 
     Returns:
-        The folder or the Hub id that it stands for; anything else as it is.
+        The folder or Hub id of a short name; any other source unchanged.
     """
     if Path(source).expanduser().is_dir() or not _is_short(source):
         return source
@@ -65,11 +65,11 @@ def resolve_source(source: str) -> str:
 
 
 def missing_folder(source: str) -> str | None:
-    """Describe a source that looks like the name of a folder, and is none.
+    """Describe a source that looks like a folder but does not exist.
 
     Returns:
-        "there is no folder ...", with the closest name that exists; None for what can only be
-        meant as a Hub id: "org/name", without a folder "org".
+        "there is no folder ...", with the closest existing name; None if the source can only be a
+        Hub id: "org/name" where there is no folder "org".
     """
     path = Path(source).expanduser()
     if _is_short(source):

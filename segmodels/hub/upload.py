@@ -31,7 +31,7 @@ REACHABLE_WITHIN = 10.0  # seconds
 
 
 class PushError(RuntimeError):
-    """Nothing was uploaded. The message says why and what to do."""
+    """The upload failed, and nothing was uploaded. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Pushed:
 
     Attributes:
         repo_id: "org/name".
-        url: Of the commit or, with create_pr, of the pull request.
-        changed: False if the repository had all files already, so that no commit was made.
+        url: URL of the commit or, with create_pr, of the pull request.
+        changed: False if the repository already had all files, so no commit was made.
     """
 
     repo_id: str
@@ -63,29 +63,29 @@ def push_folder(
     delete_patterns: list[str] | str | None = None,
     replace_card: bool = True,
 ) -> Pushed:
-    """Commit the model files of a folder, and no others, to a repository.
+    """Upload the model files of a folder, and no other files, in one commit.
 
     Args:
-        folder: Holds the files; which count is listed in `filenames.FILES`.
-        repo_id: "org/name", or "name" for the user's own; created if necessary.
+        folder: A model folder; `filenames.FILES` lists the files that are uploaded.
+        repo_id: "org/name", or "name" for the user's namespace; created if necessary.
         token: Access token; None: the one of `hf auth login`.
-        private: Visibility of a new repository.
+        private: Whether a new repository is private; None: the default of the organisation.
         branch: Created from main if necessary; None: main.
         create_pr: Propose the commit as a pull request.
-        commit_message: Its first line.
-        allow_patterns: Upload only the files that match.
-        ignore_patterns: Do not upload the files that match.
-        delete_patterns: Remove the repository's files that match.
-        replace_card: False keeps the repository's README.md, if it has one.
+        commit_message: Title of the commit.
+        allow_patterns: Upload only files that match.
+        ignore_patterns: Do not upload files that match.
+        delete_patterns: Delete files of the repository that match.
+        replace_card: False keeps an existing README.md of the repository.
 
     Raises:
-        PushError: If the user is not logged in or may not write, the name is not valid, the Hub
-            cannot be reached or rejects the card.
+        PushError: If the user is not logged in or has no write access, the name is invalid, or the
+            Hub cannot be reached or rejects the card.
     """
     api = HfApi(token=token, library_name="segmodels")
     with _hub_errors(repo_id):
         if create_pr and branch not in (None, constants.DEFAULT_REVISION):
-            raise PushError("a pull request is made against main: leave out the branch")
+            raise PushError("pull requests are opened against main: do not specify a branch")
         validate_repo_id(repo_id)
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
@@ -109,13 +109,13 @@ def push_folder(
 def _addition(name: str, path: Path, repo_id: str) -> CommitOperationAdd:
     if name != CARD_NAME:
         return CommitOperationAdd(name, path)
-    # The card's example loads "ORG/unet-camvid"; now the repository's name is known.
+    # The example in the card loads "ORG/unet-camvid"; insert the actual repository.
     text = re.sub(r'"ORG/[\w.-]+"', f'"{repo_id}"', path.read_text(encoding="utf-8"))
     return CommitOperationAdd(name, text.encode())
 
 
 def copy_files(source: Path, destination: Path, patterns: Sequence[str]) -> None:
-    """Copy the files of a folder that match to the same relative paths in another."""
+    """Copy matching files of a folder to the same relative paths in another."""
     for pattern in patterns:
         for path in source.glob(pattern):
             if path.is_file():
@@ -138,7 +138,7 @@ def _paths(
 
 
 def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None) -> ModelInfo:
-    """Create the repository and the branch if necessary; return what the branch holds."""
+    """Create the repository and the branch if necessary; return the state of the branch."""
     try:
         info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
     except RepositoryNotFoundError:
@@ -146,7 +146,7 @@ def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None)
         info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
     if private and not info.private:
         raise PushError(
-            f"{repo_id} exists and is public: make it private in its settings first, or leave out "
+            f"{repo_id} exists and is public: make it private in its settings first, or omit "
             "--private"
         )
     if branch is None:
@@ -160,7 +160,7 @@ def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None)
 
 @contextmanager
 def _hub_errors(repo_id: str) -> Iterator[None]:
-    """Turn errors of the Hub into PushErrors."""
+    """Convert Hub errors to PushError."""
     try:
         yield
     except HFValidationError as error:
@@ -169,7 +169,7 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
             "digits, '-', '_' and '.'"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise PushError("uploads need the Hub, and HF_HUB_OFFLINE is set: unset it") from error
+        raise PushError("cannot upload while HF_HUB_OFFLINE is set: unset it") from error
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         raise PushError(_reason(error, repo_id)) from error
     except HTTPError as error:
@@ -192,7 +192,7 @@ def _reason(error: OSError, repo_id: str) -> str:
         )
     if status in (403, 404):
         return (
-            f"you may not write to {repo_id}{said}: use a token with write access, ask the "
+            f"you have no write access to {repo_id}{said}: use a token with write access, ask the "
             "organisation for write access, or push to a repository of your own"
         )
     if status >= 500:

@@ -1,4 +1,4 @@
-"""The networks. Importing the package registers them, see `segmodels.models.registry`."""
+"""The networks. Importing this package registers them; see `segmodels.models.registry`."""
 
 from segmodels.models.fcn import FCN
 from segmodels.models.segnet import SegNet

@@ -16,7 +16,7 @@ from segmodels.models._validation import MAX_CLASSES
 
 FORMAT_VERSION = 1
 MAX_CONFIG_BYTES = 1 << 20
-# Entries of config.json that are not arguments of the network: derived ones, and other tools'.
+# Entries of config.json that are not constructor arguments: derived ones and those of other tools.
 IGNORED_ENTRIES = {
     *("architectures", "segmodels_format", "id2label", "label2id", "num_labels", "extra"),
     *("model_type", "dtype", "torch_dtype", "transformers_version", "name_or_path"),
@@ -26,10 +26,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read `config.json`, in UTF-8 with or without a byte order mark.
+    """Read `config.json` (UTF-8, with or without a byte order mark).
 
     Raises:
-        CheckpointError: If it is not a JSON object, too long, or of a newer format.
+        CheckpointError: If it is not a JSON object, is too long, or has a newer format.
     """
     try:
         size = path.stat().st_size
@@ -38,8 +38,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not readable JSON: {error}; {RELOAD}") from error
     if size > MAX_CONFIG_BYTES:
         raise CheckpointError(
-            f"{path} has {size:,} bytes, more than the {MAX_CONFIG_BYTES:,} that a network can "
-            f"need: class_names holds at most {MAX_CLASSES} names, and no other entry is long"
+            f"{path} has {size:,} bytes, more than the limit of {MAX_CONFIG_BYTES:,}: class_names "
+            f"holds at most {MAX_CLASSES} names, and no other entry is long"
         )
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(config).__name__}")
@@ -56,14 +56,14 @@ def build(network: type[Network], config: dict[str, Any], path: Path, device: st
     """Build the network that the config describes.
 
     Args:
-        network: Its class.
+        network: The class of the network.
         config: Content of `config.json`.
-        path: Of that file, for messages.
-        device: "cpu", or "meta" for shapes without memory.
+        path: Path of that file, for error messages.
+        device: "cpu", or "meta" to allocate no memory.
 
     Raises:
-        CheckpointError: For an unknown entry, an invalid argument, or derived entries (id2label)
-            that contradict `class_names`.
+        CheckpointError: For unknown entries, invalid arguments, or derived entries (such as
+            id2label) that contradict `class_names`.
     """
     unknown = unknown_entries(network, config)
     if unknown:
@@ -83,7 +83,7 @@ def build(network: type[Network], config: dict[str, Any], path: Path, device: st
 
 
 def _check_labels(config: dict[str, Any], path: Path) -> None:
-    """CheckpointError if id2label, label2id or num_labels differ from what `class_names` gives."""
+    """Raise CheckpointError if id2label, label2id or num_labels contradict `class_names`."""
     names = config["class_names"]
     derived = {
         "id2label": {str(index): name for index, name in enumerate(names)},
@@ -94,12 +94,12 @@ def _check_labels(config: dict[str, Any], path: Path) -> None:
         if config.get(key) not in (None, expected):
             raise CheckpointError(
                 f"{path}: {key} {short(config[key])} contradicts class_names {short(names)}. "
-                f"class_names decides: edit it, and remove {key} or make it agree"
+                f"class_names takes precedence: correct it, and remove {key} or make it consistent"
             )
 
 
 class _WithoutRandomInit(TorchFunctionMode):
-    """Skips random initialisation: on "meta" it has no effect, and the first draw there imports
+    """Skips random initialisation: on "meta" it has no effect, but the first random call imports
     torch's compiler, which takes a second."""
 
     def __torch_function__(
@@ -111,13 +111,13 @@ class _WithoutRandomInit(TorchFunctionMode):
 
 
 def unknown_entries(network: type, config: dict[str, Any]) -> list[str]:
-    """The keys that are neither arguments of the network, nor ignored, nor private to a tool (with
-    a leading underscore)."""
+    """The keys that are not arguments of the network, not ignored, and not private (with a leading
+    underscore)."""
     known = {*IGNORED_ENTRIES, *constructor_arguments(network)}
     return [key for key in config if key not in known and not key.startswith("_")]
 
 
 def constructor_arguments(network: type) -> list[str]:
-    """The names of the constructor's arguments, in their order."""
+    """The names of the constructor's arguments, in order."""
     constructor = inspect.signature(network.__init__)  # type: ignore[misc]  # a class, not a model
     return [name for name in constructor.parameters if name != "self"]

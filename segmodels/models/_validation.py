@@ -1,5 +1,5 @@
-"""Checks of the networks' arguments: types, and bounds beyond any use that keep a hostile config
-from allocating all memory."""
+"""Validation of the networks' arguments: types and bounds. The bounds exceed any practical use and
+prevent a malicious config from exhausting memory."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from numbers import Real
 from reprlib import repr as short
 from typing import Any, TypeVar
 
-MAX_CLASSES = 255  # a class id is a byte, and 255 is void
+MAX_CLASSES = 255  # class ids are bytes, and 255 is void
 MAX_NAME_LENGTH = 200
-MAX_IN_CHANNELS = 1024  # hyperspectral cameras have some hundreds
+MAX_IN_CHANNELS = 1024  # hyperspectral cameras have a few hundred
 MAX_WORKING_SIZE = 100_000
-# Bound of `image_mean` and `image_std`; beyond it float32 pixels would overflow or vanish.
+# Bound of `image_mean` and `image_std`, so that normalised float32 pixels do not overflow.
 LARGEST_STATISTIC = 1e6
 
 Choice = TypeVar("Choice", int, str)
 
 
 def checked_int(name: str, value: int, most: int) -> int:
-    """Return `value`. ValueError unless it is an int from 1 to `most`."""
+    """Return `value`; raise ValueError unless it is an int from 1 to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an int of at least 1, got {short(value)}")
     if value > most:
@@ -27,14 +27,14 @@ def checked_int(name: str, value: int, most: int) -> int:
 
 
 def checked_bool(name: str, value: bool) -> bool:
-    """Return `value`. ValueError unless it is a bool."""
+    """Return `value`; raise ValueError unless it is a bool."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {short(value)}")
     return value
 
 
 def checked_choice(name: str, value: Choice, choices: Sequence[Choice]) -> Choice:
-    """Return `value`. ValueError unless it is one of the choices, type included."""
+    """Return `value`; raise ValueError unless it is one of the choices and has their type."""
     if type(value) is not type(choices[0]) or value not in choices:
         options = ", ".join(map(repr, choices))
         raise ValueError(f"{name} must be one of {options}; got {short(value)}")
@@ -42,7 +42,7 @@ def checked_choice(name: str, value: Choice, choices: Sequence[Choice]) -> Choic
 
 
 def checked_rate(name: str, value: float) -> float:
-    """Return `value`. ValueError unless it is a number in [0, 1)."""
+    """Return `value`; raise ValueError unless it is a number in [0, 1)."""
     if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"{name} must be a number of at least 0 and less than 1, got {short(value)}"
@@ -51,8 +51,8 @@ def checked_rate(name: str, value: float) -> float:
 
 
 def checked_class_names(class_names: Sequence[str]) -> list[str]:
-    """Return `class_names`. ValueError unless they are 1 to 255 different strings of one line: not
-    empty, at most 200 characters, no control characters."""
+    """Return `class_names`; raise ValueError unless they are 1 to 255 unique, non-empty strings of
+    at most 200 characters without line breaks and control characters."""
     if not isinstance(class_names, list | tuple) or not all(
         isinstance(name, str) for name in class_names
     ):
@@ -67,12 +67,14 @@ def checked_class_names(class_names: Sequence[str]) -> list[str]:
             )
     repeated = {name for name in class_names if list(class_names).count(name) > 1}
     if repeated:
-        raise ValueError(f"class_names must be unique, got {short(sorted(repeated))} repeatedly")
+        raise ValueError(
+            f"class_names must be unique, got {short(sorted(repeated))} more than once"
+        )
     return list(class_names)
 
 
 def checked_palette(palette: Sequence[Sequence[int]], num_classes: int) -> list[list[int]]:
-    """Return `palette`. ValueError unless it has [r, g, b], ints in 0..255, for each class."""
+    """Return `palette`; raise ValueError unless it has [r, g, b] in 0..255 for each class."""
     try:
         colors = [list(color) for color in palette]
     except TypeError:
@@ -88,7 +90,7 @@ def checked_palette(palette: Sequence[Sequence[int]], num_classes: int) -> list[
 def checked_statistic(
     name: str, values: Sequence[float], in_channels: int, least: float
 ) -> list[float]:
-    """Return `values`. ValueError unless they are a number from `least` to 1e6 per channel."""
+    """Return `values`; raise ValueError unless there is one in [least, 1e6] per channel."""
     try:
         numbers = list(values)
     except TypeError:

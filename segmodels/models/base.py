@@ -1,7 +1,6 @@
-"""The base class of the networks: a config that travels with the weights, saving, and strict
-loading of untrusted files.
+"""The base class of the networks: config, saving, and strict loading of untrusted files.
 
-A repository or a folder holds `config.json` (the class and its constructor's arguments) and
+A repository or folder contains `config.json` (the class and its constructor arguments) and
 `model.safetensors`. Pickles are neither written nor read.
 """
 
@@ -58,10 +57,10 @@ class Paper:
     """The publication of a network.
 
     Attributes:
-        authors: As in a text, "Long, Shelhamer and Darrell".
+        authors: As cited in text, "Long, Shelhamer and Darrell".
         published: Year and month, "2015-06"; networks are listed in this order.
-        url: Of the paper.
-        year: That the paper is cited with.
+        url: URL of the paper.
+        year: Year of publication.
     """
 
     authors: str
@@ -87,12 +86,12 @@ class SegmentationModel(
 ):
     """A network with its class names, their colours and the normalisation of its input.
 
-    A subclass implements `forward`, passes these arguments on, keeps each of its own as an
-    attribute of the same name, and overrides the members below that differ.
+    A subclass implements `forward`, passes these arguments on, stores each additional argument as
+    an attribute of the same name, and overrides the members below as needed.
 
     Args:
         class_names: The classes in the order of their ids, at most 255.
-        in_channels: Channels of the input.
+        in_channels: Number of input channels.
         palette: [r, g, b] in 0..255 for each class; None: `utils.palette.palette_for`.
         image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's for three
             channels, else 0.5.
@@ -110,14 +109,14 @@ class SegmentationModel(
             kwargs = {"paper_url": cls.paper.url, "tags": [cls.__name__.lower()]} | kwargs
         super().__init_subclass__(**kwargs)
 
-    # ---- what callers ask of a network ----
+    # ---- properties of a network ----
 
-    architecture: ClassVar[str]  # its short name, set by `register_model`
+    architecture: ClassVar[str]  # short name, set by `register_model`
     paper: ClassVar[Paper]
-    # Peak learning rates of AdamW: for a pretrained encoder, and for the other layers.
+    # Peak learning rates for AdamW: of a pretrained encoder, and of all other layers.
     default_learning_rates: ClassVar[tuple[float, float]] = (2e-4, 1e-3)
-    # Pixels of context on each side of a tile, more than half the receptive field. FCN-8s's is the
-    # largest: 202 for pool5 and fc6, and half a kernel for each deconvolution.
+    # Pixels of context on each side of a tile: more than half the receptive field. That of FCN-8s
+    # is the largest: 202 for pool5 and fc6, plus half a kernel for each deconvolution.
     tile_context: int = 288
 
     def __init__(
@@ -175,57 +174,57 @@ class SegmentationModel(
 
     @property
     def keeps_size(self) -> bool:
-        """Whether the logits are as large as the input; if not, see `input_size_for`."""
+        """Whether the logits have the size of the input; if not, see `input_size_for`."""
         return True
 
     def input_size_for(self, output_size: int) -> tuple[int, int]:
-        """Return how large the input must be for logits of a size; needed unless `keeps_size`.
+        """Compute the input size required for a given size of the logits, unless `keeps_size`.
 
         Args:
-            output_size: Rows (or columns) of logits.
+            output_size: Number of rows (or columns) of the logits.
 
         Returns:
-            Rows of the input that give at least as many, and how many of them lie before the first
-            row of logits.
+            Number of input rows that give at least as many, and the offset of the first row of
+            logits from the first row of the input.
         """
         return output_size, 0
 
     @property
     def prediction_strides(self) -> tuple[int, ...]:
-        """The strides that `at_stride` accepts, coarsest first; none for most networks."""
+        """The strides that `at_stride` accepts, coarsest first; empty for most networks."""
         return ()
 
     def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
-        """Compute the logits with only the skips down to one of the `prediction_strides`.
+        """Compute the logits without the skips that are finer than a prediction stride.
 
         Args:
             pixels: As for `forward`.
-            stride: In pixels.
+            stride: One of `prediction_strides`, in pixels.
 
         Raises:
             ValueError: If the network has no such prediction stride.
         """
         raise ValueError(
-            f"{self.display_name} has no prediction strides (FCN with skips has); got {stride}"
+            f"{self.display_name} has no prediction strides (only FCN has them); got {stride}"
         )
 
     def float32_layers(self) -> dict[str, str]:
-        """Return the layers that inference in bfloat16 keeps in float32.
+        """Return the layers that stay in float32 during inference in bfloat16.
 
         Returns:
-            {name of a layer: name of the layer before which its output is cast to bfloat16}.
+            {name of the layer: name of the layer whose input is cast to bfloat16 again}.
         """
         return {}
 
     @classmethod
     def arguments_from(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Pick the constructor's arguments from training options.
+        """Select the constructor's arguments from training options.
 
         Args:
-            options: Options by name, `asdict` of a `TrainingConfig` for example.
+            options: Options by name, for example `asdict` of a `TrainingConfig`.
 
         Returns:
-            Those that are arguments of this network and not None, without `class_names`.
+            The options that are arguments of this network and not None, without `class_names`.
         """
         names = constructor_arguments(cls)
         return {
@@ -235,23 +234,23 @@ class SegmentationModel(
         }
 
     def fixed_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that training keeps at their initial values."""
+        """Return the parameters that are not trained."""
         return []
 
     def learning_rate_factors(self, options: Mapping[str, Any]) -> dict[nn.Parameter, float]:
-        """Return the parameters with learning rates of their own.
+        """Return the parameters with individual learning rates.
 
         Args:
             options: Training options by name.
 
         Returns:
-            For each such parameter the factor on the decoder's learning rate.
+            For each of them, its factor on the decoder's learning rate.
         """
         return {}
 
     @property
     def config(self) -> dict[str, Any]:
-        """The content of `config.json`: the constructor's arguments, and what other tools read."""
+        """The content of `config.json`: constructor arguments, and entries for other tools."""
         return {
             "architectures": [type(self).__name__],
             "model_type": TRANSFORMERS_TYPE,
@@ -263,15 +262,15 @@ class SegmentationModel(
 
     @property
     def preprocessor_config(self) -> dict[str, Any]:
-        """The content of `preprocessor_config.json`, for tools that read transformers' format.
+        """The content of `preprocessor_config.json`, for tools that use transformers' format.
 
-        Derived from `config`; only that is read back. It names no `image_processor_type`, since
-        none of transformers' own resizes by the longer side alone.
+        It is derived from `config` and not read by segmodels. It has no `image_processor_type`,
+        since none of the processors in transformers resizes by the longer side only.
         """
         return {
             "do_resize": self.working_size is not None,
             "size": None if self.working_size is None else {"longest_edge": self.working_size},
-            "resample": 2,  # bilinear, as PIL counts
+            "resample": 2,  # PIL's constant for bilinear
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -290,24 +289,24 @@ class SegmentationModel(
         dtype: torch.dtype | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write `config.json`, `preprocessor_config.json`, `model.safetensors` and, unless there is
-        one, a model card.
+        """Write `config.json`, `preprocessor_config.json`, `model.safetensors` and a model card.
 
-        Every file is written in full before the first is moved into place, so that an interruption
-        leaves either the old or the new one. An existing README.md is kept.
+        All files are written completely before the first is moved into place, so an interruption
+        never leaves a partial file. An existing README.md is kept.
 
         Args:
             save_directory: The folder, created if necessary.
-            config: Further entries of `config.json`; those that loading does not know go into its
-                entry "extra".
-            repo_id: Where `push_to_hub` uploads to; None: a repository with the folder's name.
-            push_to_hub: Whether to upload the files too.
+            config: Additional entries of `config.json`; unknown ones are stored in its entry
+                "extra".
+            repo_id: Repository for `push_to_hub`; None: named like the folder.
+            push_to_hub: Whether to upload the files as well.
             model_card_kwargs: For a new model card, as in `PyTorchModelHubMixin`.
-            dtype: Of the floating-point weights in the file, float16 for example; None: unchanged.
+            dtype: Dtype of the floating-point weights in the file, such as float16; None:
+                unchanged.
             **push_to_hub_kwargs: As in `push_to_hub`.
 
         Returns:
-            The URL of the commit, if there is one.
+            The URL of the commit with `push_to_hub`, else None.
 
         Raises:
             CheckpointError: If a weight is not finite in that dtype; nothing is saved then.
@@ -333,7 +332,7 @@ class SegmentationModel(
             self._save_weights(scratch / WEIGHTS_NAME, dtype)
             _write_json(scratch / CONFIG_NAME, entries)
             _write_json(scratch / PREPROCESSOR_NAME, self.preprocessor_config)
-            # save_file's own mode is 600, whatever the umask.
+            # save_file creates files with mode 600 regardless of the umask.
             shutil.copymode(scratch / CONFIG_NAME, scratch / WEIGHTS_NAME)
             if not (folder / CARD_NAME).exists():
                 card = self.generate_model_card(**(model_card_kwargs or {}))
@@ -355,9 +354,9 @@ class SegmentationModel(
     ) -> str:
         """Upload the network to a Hub repository in one commit.
 
-        If the weights are unchanged since they were loaded, their file and the folder's card, with
-        its metrics, are uploaded as they are. Otherwise the repository's card is kept, or a first
-        one written.
+        If the weights have not changed since loading, the original weights file and model card,
+        including its metrics, are uploaded. Otherwise an existing card in the repository is kept,
+        or a new one is created.
 
         Args:
             repo_id: "org/name", created if necessary.
@@ -368,7 +367,7 @@ class SegmentationModel(
                 allow_patterns, ignore_patterns, delete_patterns, as in `upload.push_folder`.
 
         Returns:
-            The URL of the commit; of the last one if nothing has changed.
+            The URL of the commit, or of the latest one if nothing has changed.
 
         Raises:
             PushError: If the upload fails.
@@ -429,20 +428,21 @@ class SegmentationModel(
             subfolder: Folder inside the repository or the folder.
             revision: Branch, tag or commit; None: main.
             token: Access token; None: the one of `hf auth login`; False: none.
-            cache_dir: Of the Hub's files; None: the library's.
-            force_download: Download files that are cached already.
+            cache_dir: Folder of the Hub cache; None: the default of huggingface_hub.
+            force_download: Download files even if they are cached.
             local_files_only: Use only cached files.
             map_location: Device of the parameters.
-            strict: Require every weight, with its shape, and no others; False loads those that fit
-                and leaves the others as initialised.
+            strict: Require exactly the expected weights and shapes; False loads the weights that
+                fit and leaves the others randomly initialised.
 
         Returns:
-            The network in evaluation mode, its parameters in float32 (the default dtype). If the
-            Hub is unavailable, from the cached files, with a warning in the log.
+            The network in evaluation mode, with parameters in float32 (the default dtype). If the
+            Hub is unavailable, cached files are used and a warning is logged.
 
         Raises:
-            CheckpointError: If there is no such repository, folder or file, if it holds another
-                network, or if the weights do not fit or are not finite. Names the file.
+            CheckpointError: If the repository, folder or file does not exist, holds another
+                network, or if the weights do not fit or are not finite. The message names the
+                file.
         """
         download: Download = {
             "subfolder": subfolder,
@@ -465,7 +465,7 @@ class SegmentationModel(
         config_path = files.fetch(CONFIG_NAME, MAX_CONFIG_BYTES)
         config = read_config(config_path)
         network = cls._architecture(config, config_path)
-        # On "meta" no memory or time goes into weights that the file's replace.
+        # "meta": no memory and time for weights that are replaced by those of the file.
         model = build(network, config, config_path, "meta")
         expected = model.state_dict()
         weights_path = files.fetch(WEIGHTS_NAME, max_weights_bytes(expected) if strict else None)
@@ -479,8 +479,8 @@ class SegmentationModel(
 
     @classmethod
     def _architecture(cls, config: dict[str, Any], path: Path) -> Any:
-        """The network that the config names or, if plain `PyTorchModelHubMixin` wrote it without a
-        name, the one whose own arguments it has, else this class."""
+        """The class that the config names. If there is no name (as written by the plain
+        `PyTorchModelHubMixin`), the class with matching arguments, else this class."""
         known = {
             one.__name__: one for one in [cls, *model_classes()] if one is not SegmentationModel
         }
@@ -516,17 +516,18 @@ def load_model(
     map_location: str | torch.device = "cpu",
     strict: bool = True,
 ) -> SegmentationModel:
-    """Load whichever network a Hub repository or a folder holds.
+    """Load a network from a Hub repository or a folder, whichever architecture it has.
 
     Args:
-        pretrained_model_name_or_path: Folder, Hub id ("org/name") or short name: "unet-camvid" is
-            `weights_card/unet-camvid` in a clone, or else the repository of that name of the
-            organisation in the environment variable SEGMODELS_HUB_ORG.
+        pretrained_model_name_or_path: Folder, Hub id ("org/name") or short name. The short name
+            "unet-camvid" stands for `weights_card/unet-camvid` in a clone, else for the repository
+            of that name in the Hub organisation given by the environment variable
+            SEGMODELS_HUB_ORG.
         subfolder: Folder inside the repository or the folder.
         revision: Branch, tag or commit; None: main.
         token: Access token; None: the one of `hf auth login`; False: none.
-        cache_dir: Of the Hub's files; None: the library's.
-        force_download: Download files that are cached already.
+        cache_dir: Folder of the Hub cache; None: the default of huggingface_hub.
+        force_download: Download files even if they are cached.
         local_files_only: Use only cached files.
         map_location: Device of the parameters.
         strict: As in `SegmentationModel.from_pretrained`.
@@ -535,7 +536,7 @@ def load_model(
         The network in evaluation mode, see `SegmentationModel.from_pretrained`.
 
     Raises:
-        CheckpointError: If it cannot be loaded; names the file.
+        CheckpointError: If it cannot be loaded; the message names the file.
     """
     return SegmentationModel.from_pretrained(
         pretrained_model_name_or_path,
@@ -551,7 +552,7 @@ def load_model(
 
 
 def _own_arguments(network: type[SegmentationModel]) -> set[str]:
-    """The constructor's arguments that no other network has."""
+    """The constructor arguments that no other network has."""
     others = [one for one in model_classes() if one is not network]
     shared = {name for one in others for name in constructor_arguments(one)}
     return set(constructor_arguments(network)) - shared

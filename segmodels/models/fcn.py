@@ -1,11 +1,11 @@
 """FCN: Fully Convolutional Networks for Semantic Segmentation.
 
-Long, Shelhamer and Darrell, CVPR 2015, https://arxiv.org/abs/1411.4038; Figure 3 is the network,
-section 4.2 its skips. Layers bear the names of the authors' `voc-fcn8s`, `-16s` and `-32s`.
+Long, Shelhamer and Darrell, CVPR 2015, https://arxiv.org/abs/1411.4038. Figure 3 shows the network,
+section 4.2 describes its skips. Layers are named as in the authors' `voc-fcn8s`, `-16s` and `-32s`.
 
-Departures: `reference_padding=False` pads no more than the output needs (the reference pads the
-image by 100 pixels); the head may be narrower than 4096 channels. The last deconvolution is a
-parameter like the others; the paper keeps it at bilinear interpolation, and so does
+Differences from the paper: `reference_padding=False` pads only as much as the output requires (the
+reference pads the image by 100 pixels), and the head can be narrower than 4096 channels. The last
+deconvolution is a parameter like the others; the paper fixes it to bilinear interpolation, as does
 `segmodels.training`.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn, relu_  # in place, as in the authors' nets
+from torch import Tensor, nn, relu_  # in place, as in the authors' networks
 from torch.nn.functional import conv_transpose2d
 
 from segmodels.models._validation import checked_bool, checked_choice, checked_int, checked_rate
@@ -30,18 +30,18 @@ class FCN(SegmentationModel):
 
     Args:
         class_names: The classes in the order of their ids.
-        in_channels: Channels of the input.
-        stride: 32, 16 or 8 pixels, the finest prediction stride: 32 has no skip, 16 adds pool4's
-            scores, 8 pool3's as well.
+        in_channels: Number of input channels.
+        stride: 32, 16 or 8 pixels, the finest prediction stride: 32 has no skips, 16 adds the
+            scores of pool4, and 8 those of pool3 as well.
         head_channels: Width of fc6 and fc7, at most 8192; 4096 in the paper.
-        dropout: Rate after fc6 and after fc7.
-        reference_padding: The authors' geometry, to the pixel.
+        dropout: Dropout rate after fc6 and after fc7.
+        reference_padding: Reproduce the authors' padding and crops exactly.
         at_once: Scale the skips for all-at-once training, pool4 by 0.01 and pool3 by 0.0001
             (`voc-fcn8s-atonce`; section 4.3 of the 2016 journal version).
-        palette: [r, g, b] in 0..255 for each class; None: customary colours.
+        palette: [r, g, b] in 0..255 for each class; None: chosen by class name.
         image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
-        working_size: Longer side, in pixels, of the images it was trained on; None: any.
+        working_size: Longer side, in pixels, that images are resized to; None: not resized.
 
     Examples:
         >>> import torch
@@ -52,7 +52,7 @@ class FCN(SegmentationModel):
     """
 
     paper = Paper("Long, Shelhamer and Darrell", "2015-06", "https://arxiv.org/abs/1411.4038")
-    # The heads start at zero on VGG16's own activations, without batch norms.
+    # The score layers start at zero on unnormalised VGG16 activations: lower than the default.
     default_learning_rates = (1e-4, 3e-4)
 
     def __init__(
@@ -119,8 +119,8 @@ class FCN(SegmentationModel):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Score layers zero, deconvolutions bilinear (section 4.3), the others as He et al., for
-        training from scratch."""
+        """Score layers to zero, deconvolutions to bilinear interpolation (section 4.3), all others
+        as in He et al., for training from scratch."""
         for name, layer in self.named_modules():
             if isinstance(layer, nn.ConvTranspose2d):
                 layer.weight.data.copy_(bilinear_kernel(self.num_classes, layer.kernel_size[0]))
@@ -141,18 +141,18 @@ class FCN(SegmentationModel):
         return tuple(stride for stride in STRIDES if stride >= self.stride)
 
     def fixed_parameters(self) -> list[nn.Parameter]:
-        """The last deconvolution, bilinear as the paper has it (section 4.3)."""
+        """The last deconvolution, fixed to bilinear interpolation as in the paper (section 4.3)."""
         return [self._last_deconvolution().get_parameter("weight")]
 
     def learning_rate_factors(self, options: Mapping[str, Any]) -> dict[nn.Parameter, float]:
-        """`skip_rates`: (of score_pool4, of score_pool3), where the skips are scaled."""
+        """`skip_rates` for score_pool4 and score_pool3, if the skips are scaled."""
         if not self.at_once:
             return {}
         skips = zip(("score_pool4", "score_pool3"), options["skip_rates"], strict=True)
         return {
             getattr(self, name).weight: factor
             for name, factor in skips
-            if hasattr(self, name)  # an FCN-32s has neither, an FCN-16s no score_pool3
+            if hasattr(self, name)  # FCN-32s has neither, FCN-16s has no score_pool3
         }
 
     def _last_deconvolution(self) -> nn.ConvTranspose2d:
@@ -171,9 +171,10 @@ class FCN(SegmentationModel):
         return self.at_stride(pixels, self.stride)
 
     def at_stride(self, pixels: Tensor, stride: int) -> Tensor:
-        """Compute the logits with only the skips down to a prediction stride: what each skip adds
-        (Figure 4). A coarser stride than the network's own is upsampled bilinearly, as by the
-        paper's last deconvolution.
+        """Compute the logits without the skips that are finer than a prediction stride (Figure 4).
+
+        Strides coarser than that of the network are upsampled bilinearly, as by the last
+        deconvolution of the paper.
 
         Args:
             pixels: As for `forward`.
@@ -225,10 +226,10 @@ class FCN(SegmentationModel):
     def _upsampled_to(self, pixels: Tensor, score: Tensor, stride: int, margin: int) -> Tensor:
         """Upsample the scores by `stride` and crop them to the image.
 
-        A feature at index j of stride s lies over pixel s j + (s - 1)/2 + 1 - p, p being the
-        padding of conv1_1; the deconvolution spreads score i = j - margin around s i + s - 1/2.
-        The difference is the crop: s/2 - 1 + p - s margin. With p = 100 the margins are 3, 5 and
-        9, and the crops the authors' 19, 27 and 31.
+        A feature with index j at stride s is centred at pixel s j + (s - 1)/2 + 1 - p, where p is
+        the padding of conv1_1. The deconvolution centres score i = j - margin at s i + s - 1/2.
+        Their difference is the crop: s/2 - 1 + p - s margin. For p = 100, the margins are 3, 5 and
+        9, and the crops are those of the authors: 19, 27 and 31.
         """
         if stride == self.stride:
             upscore = self._last_deconvolution()(score)
@@ -241,19 +242,19 @@ class FCN(SegmentationModel):
 
 
 def fuse(upscore: Tensor, skip: Tensor, margin: int) -> tuple[Tensor, int]:
-    """Add the coarser scores, upsampled by 2, and a skip's scores where they overlap.
+    """Add the upsampled coarser scores and the scores of a skip where they overlap.
 
     Args:
-        upscore: (N, num_classes, h, w), the coarser scores upsampled.
-        skip: (N, num_classes, h', w'), scores of the skip's layer.
-        margin: Index of the coarser layer at which its scores begin.
+        upscore: (N, num_classes, h, w), the coarser scores, upsampled by 2.
+        skip: (N, num_classes, h', w'), the scores of the skip.
+        margin: Index in the coarser layer of its first score.
 
     Returns:
-        The sum, and its margin: its index 0 is index `margin` of the skip's layer.
+        The sum, and its margin: index 0 of the sum is index `margin` of the skip's layer.
 
-    The deconvolution (kernel 4, stride 2) spreads score i around 2 i + 3/2, and feature j of the
-    layer below lies over 2 j + 1/2 of the skip's, so `upscore` begins at 2 margin - 1: the
-    authors' crops 5 (pool4) and 9 (pool3), or -1 where fc6 is padded.
+    The deconvolution (kernel 4, stride 2) centres score i at 2 i + 3/2, and feature j of the
+    coarser layer is centred at 2 j + 1/2 in the layer of the skip. Hence `upscore` begins at 2
+    margin - 1: the authors' crops 5 (pool4) and 9 (pool3), or -1 if fc6 is padded.
     """
     offset = 2 * margin - 1
     if offset < 0:
@@ -264,13 +265,13 @@ def fuse(upscore: Tensor, skip: Tensor, margin: int) -> tuple[Tensor, int]:
 
 
 def deconvolution(channels: int, *, stride: int) -> nn.ConvTranspose2d:
-    """Upsampling by `stride` without bias; the kernel is twice as large, as bilinear needs it."""
+    """Upsampling by `stride`, without bias; bilinear interpolation needs a kernel of 2 strides."""
     return nn.ConvTranspose2d(channels, channels, 2 * stride, stride=stride, bias=False)
 
 
 def bilinear_kernel(channels: int, size: int) -> Tensor:
-    """Return the weights (channels, channels, size, size) with which a deconvolution of even kernel
-    `size` and stride size / 2 interpolates each channel bilinearly. Always on the CPU."""
+    """Return the weights (channels, channels, size, size) for which a deconvolution with even
+    kernel `size` and stride size / 2 interpolates each channel bilinearly. Always on the CPU."""
     stride = size / 2
     ramp = 1 - (torch.arange(size, device="cpu") - (size - 1) / 2).abs() / stride
     return torch.eye(channels, device="cpu")[:, :, None, None] * torch.outer(ramp, ramp)

@@ -1,15 +1,15 @@
-"""The one list of architectures.
+"""The list of architectures.
 
-A further network is one file, whose class is registered under a short name, and one import of that
-file in `segmodels/models/__init__.py` (or anywhere, for a network of one's own):
+To add a network, register its class under a short name and import its module in
+`segmodels/models/__init__.py` (or, for a network outside this package, anywhere):
 
     @register_model("toy")
     class Toy(SegmentationModel):
         display_name = "Toy"
         paper = Paper("Doe", "2026-01", "https://example.org")
 
-What callers ask of a network (its title, tile context, learning rates, ...) are members of
-`SegmentationModel`; nothing else in the package enumerates the networks.
+Properties of a network (display name, tile context, learning rates, ...) are members of
+`SegmentationModel`; no other module enumerates the networks.
 """
 
 from collections.abc import Callable
@@ -30,10 +30,12 @@ def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
         name: Short, lower-case name, as in `segmodels train fcn` and `fcn-camvid`.
 
     Raises:
-        ValueError: If the name, or the name of the class, belongs to another network.
+        ValueError: If the name or the class name is already registered.
     """
     if not name.isidentifier() or name != name.lower():
-        raise ValueError(f"an architecture's name is lower-case letters and digits, got {name!r}")
+        raise ValueError(
+            f"the name of an architecture must be lower-case letters and digits, got {name!r}"
+        )
 
     def register(model_class: type[Model]) -> type[Model]:
         for taken, other in _MODEL_CLASSES.items():
@@ -50,17 +52,17 @@ def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
 
 
 def unregister_model(name: str) -> None:
-    """Remove a network from the list, for tests and for replacing one interactively."""
+    """Remove a network from the list, for tests and interactive redefinition."""
     del _MODEL_CLASSES[name]
 
 
 def model_classes() -> list[type["SegmentationModel"]]:
-    """Every registered network, in the order of publication."""
+    """All registered networks, in order of publication."""
     return sorted(_MODEL_CLASSES.values(), key=lambda one: (one.paper.published, one.architecture))
 
 
 def architectures() -> list[str]:
-    """The short names of the registered networks, in the order of publication.
+    """The short names of all registered networks, in order of publication.
 
     Examples:
         >>> architectures()
@@ -73,7 +75,7 @@ def model_class(name: str) -> type["SegmentationModel"]:
     """The network registered under a short name.
 
     Raises:
-        ValueError: If there is none; the message lists the names there are.
+        ValueError: If there is none; the message lists the available names.
 
     Examples:
         >>> model_class("unet").__name__

@@ -1,11 +1,11 @@
 """SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation.
 
-Badrinarayanan, Kendall and Cipolla, TPAMI 2017, https://arxiv.org/abs/1511.00561; Figure 2 is the
-network, Figure 3 the unpooling. Dropout as in Bayesian SegNet (Kendall, Badrinarayanan and Cipolla,
-BMVC 2017, https://arxiv.org/abs/1511.02680). Layers bear the names of the authors' `segnet`.
+Badrinarayanan, Kendall and Cipolla, TPAMI 2017, https://arxiv.org/abs/1511.00561. Figure 2 shows
+the network, Figure 3 the unpooling. Dropout as in Bayesian SegNet (Kendall, Badrinarayanan and
+Cipolla, BMVC 2017, https://arxiv.org/abs/1511.02680). Layers are named as in the authors' `segnet`.
 
-Departure: SegNet-Basic's local response normalisation of the input is left out; images are
-normalised by `image_mean` and `image_std`, as for the other networks.
+Difference from the paper: SegNet-Basic's local response normalisation of the input is omitted;
+images are normalised by `image_mean` and `image_std`, as for the other networks.
 """
 
 from collections import OrderedDict
@@ -25,14 +25,15 @@ class SegNet(SegmentationModel):
 
     Args:
         class_names: The classes in the order of their ids.
-        in_channels: Channels of the input.
-        variant: "vgg16", VGG16's 13 convolutions and their mirror; or "basic", 4 encoders and 4
-            decoders of one 7x7 convolution to 64 channels, without ReLU in the decoders.
-        dropout: Rate after the third and deeper encoders and decoders (Bayesian SegNet: 0.5).
-        palette: [r, g, b] in 0..255 for each class; None: customary colours.
+        in_channels: Number of input channels.
+        variant: "vgg16": VGG16's 13 convolutions and a mirrored decoder; "basic": 4 encoders and 4
+            decoders, each a 7x7 convolution to 64 channels, without ReLU in the decoders.
+        dropout: Dropout rate after the third and deeper encoders and decoders (Bayesian SegNet:
+            0.5).
+        palette: [r, g, b] in 0..255 for each class; None: chosen by class name.
         image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
-        working_size: Longer side, in pixels, of the images it was trained on; None: any.
+        working_size: Longer side, in pixels, that images are resized to; None: not resized.
 
     Examples:
         >>> import torch
@@ -128,9 +129,13 @@ class SegNet(SegmentationModel):
         return "SegNet" if self.variant == "vgg16" else "SegNet-Basic"
 
     def float32_layers(self) -> dict[str, str]:
-        """Keep the encoder before pool1. In bfloat16's 8 bits neighbours often tie, and pool1's
-        indices, which place the boundaries, become the first of them in place of the largest: the
-        class of 0.9 % of CamVid's pixels changed. With this encoder in float32 it is 0.4 %."""
+        """Keep the encoder before pool1 in float32.
+
+        With the 8 significant bits of bfloat16, neighbouring values are often equal. pool1's
+        indices, which determine the boundaries, then refer to the first of them instead of the
+        largest: on CamVid, 0.9 % of the pixels changed their class. With this encoder in float32,
+        0.4 % do.
+        """
         return {"encoders.0": "encoders.1"}
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -162,7 +167,7 @@ class SegNet(SegmentationModel):
 def stage(
     names: str, *channels: int, kernel_size: int = 3, activation: bool = True
 ) -> nn.Sequential:
-    """A sequence of `ConvBN` of the given names, from channels[0] to channels[1] and so on."""
+    """A sequence of `ConvBN` with the given names; the i-th maps channels[i] to channels[i + 1]."""
     layers = OrderedDict[str, nn.Module]()
     for name, channels_in, channels_out in zip(names.split(), channels, channels[1:], strict=False):
         layers[name] = ConvBN(channels_in, channels_out, kernel_size, activation)
@@ -170,7 +175,7 @@ def stage(
 
 
 class ConvBN(nn.Module):
-    """Padded convolution, batch normalisation and, with `activation`, ReLU."""
+    """Padded convolution, batch normalisation and, if `activation`, ReLU."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel_size: int, activation: bool

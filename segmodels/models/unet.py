@@ -1,12 +1,12 @@
 """U-Net: Convolutional Networks for Biomedical Image Segmentation.
 
-Ronneberger, Fischer and Brox, MICCAI 2015, https://arxiv.org/abs/1505.04597; Figure 1 is the
-network. `UNet(class_names=..., in_channels=1, padding="valid", batch_norm=False)` is the paper's,
-572 x 572 -> 388 x 388.
+Ronneberger, Fischer and Brox, MICCAI 2015, https://arxiv.org/abs/1505.04597. Figure 1 shows the
+network. `UNet(class_names=..., in_channels=1, padding="valid", batch_norm=False)` is the one in the
+paper, 572 x 572 -> 388 x 388.
 
-Departures, each an option: `padding="same"` keeps the image's size; batch normalisation, which the
-paper does not use; `encoder="vgg16"` takes VGG16's 13 convolutions as the contracting path (64,
-128, 256, 512, 512 channels), so that it can start from ImageNet.
+Differences from the paper, all optional: `padding="same"` keeps the size of the image; batch
+normalisation, which the paper does not use; `encoder="vgg16"` uses VGG16's 13 convolutions as the
+contracting path (64, 128, 256, 512, 512 channels), so that it can be initialised from ImageNet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,17 +29,18 @@ class UNet(SegmentationModel):
 
     Args:
         class_names: The classes in the order of their ids.
-        in_channels: Channels of the input.
+        in_channels: Number of input channels.
         encoder: "plain", the paper's two convolutions per level, or "vgg16".
-        base_channels: Of the plain encoder's first level, doubled at each level; at most 512.
+        base_channels: Channels of the plain encoder's first level, doubled at each level; at most
+            512.
         padding: "same", or "valid" for the paper's unpadded convolutions.
         batch_norm: Whether each 3x3 convolution is followed by batch normalisation.
-        dropout: Rate at the end of the contracting path (section 3.1), as in the authors' network
-            after its last two levels.
-        palette: [r, g, b] in 0..255 for each class; None: customary colours.
+        dropout: Dropout rate at the end of the contracting path (section 3.1): after its last two
+            levels, as in the authors' network.
+        palette: [r, g, b] in 0..255 for each class; None: chosen by class name.
         image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
-        working_size: Longer side, in pixels, of the images it was trained on; None: any.
+        working_size: Longer side, in pixels, that images are resized to; None: not resized.
 
     Examples:
         >>> import torch
@@ -93,7 +94,7 @@ class UNet(SegmentationModel):
             self.depths = (2, 2, 2, 2, 2)
 
         def convolutions(channels_in: int, channels: int, depth: int = 2) -> nn.Sequential:
-            # 1 in place of "same", which torch.export cannot take for free heights and widths.
+            # 1 instead of "same", which torch.export does not support for dynamic sizes.
             border = 1 if padding == "same" else 0
             return conv_block(channels_in, channels, depth, padding=border, batch_norm=batch_norm)
 
@@ -102,8 +103,8 @@ class UNet(SegmentationModel):
         self.encoder3 = convolutions(c2, c3, self.depths[2])
         self.encoder4 = convolutions(c3, c4, self.depths[3])
         self.encoder5 = convolutions(c4, c5, self.depths[4])
-        # Padded, an odd size is rounded up and the upsampled map cropped; unpadded, rounded down,
-        # which keeps the skips' centre crops aligned.
+        # Padded: odd sizes are rounded up, and upsampled maps are cropped. Unpadded: they are
+        # rounded down, which keeps the centre crops of the skips aligned.
         self.pool = nn.MaxPool2d(2, ceil_mode=padding == "same")
         self.drop = nn.Dropout(dropout)
 
@@ -119,7 +120,7 @@ class UNet(SegmentationModel):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Gaussian weights of standard deviation sqrt(2 / fan in) (section 3), zero biases."""
+        """Gaussian weights with standard deviation sqrt(2 / fan in) (section 3), zero biases."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -128,7 +129,7 @@ class UNet(SegmentationModel):
 
     @classmethod
     def arguments_from(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """As the base class; with `vgg16`, weights to start from, the encoder they fit."""
+        """As in the base class, with a VGG16 encoder if there are `vgg16` weights to start from."""
         encoder = "vgg16" if options.get("vgg16") else "plain"
         return {"encoder": encoder} | super().arguments_from(options)
 
@@ -143,10 +144,10 @@ class UNet(SegmentationModel):
             pixels: Normalised float (N, in_channels, H, W), any H, W >= 1.
 
         Returns:
-            (N, num_classes, H, W), without softmax; unpadded ("valid") the smaller map of Figure 1.
+            (N, num_classes, H, W), without softmax; with padding="valid", smaller as in Figure 1.
 
         Raises:
-            ValueError: If the network is unpadded and the input too small for any output.
+            ValueError: If the network is unpadded and the input is too small for any output.
         """
         if self.padding == "valid":
             self._check_valid_size(*pixels.shape[-2:])
@@ -163,7 +164,8 @@ class UNet(SegmentationModel):
 
     def _concatenate(self, skip: Tensor, x: Tensor) -> Tensor:
         """Concatenate a skip and an upsampled map along the channels. Unpadded, the skip is larger
-        and is cropped to its centre; padded, `x` may have one row or column more, cropped too."""
+        and is cropped to its centre; padded, `x` can have an extra row or column, which is cropped.
+        """
         if self.padding == "valid":
             return torch.cat([center_crop(skip, *x.shape[-2:]), x], dim=1)
         return torch.cat([skip, crop(x, *skip.shape[-2:])], dim=1)
@@ -172,15 +174,15 @@ class UNet(SegmentationModel):
         if valid_output_size(min(height, width), self.depths) < 1:
             smallest = next(n for n in range(1, 1000) if valid_output_size(n, self.depths) > 0)
             raise ValueError(
-                f"an unpadded U-Net has no output for an image of {height} x {width} pixels: it "
-                f'needs at least {smallest} x {smallest}; use a larger image or padding="same"'
+                f"an unpadded U-Net has no output for an input of {height} x {width} pixels: it "
+                f'needs at least {smallest} x {smallest}; use a larger input or padding="same"'
             )
 
     def input_size_for(self, output_size: int) -> tuple[int, int]:
-        """The smallest input of the unpadded network whose every pooling halves evenly."""
+        """The smallest unpadded input for which every pooling halves an even size."""
         if self.keeps_size:
             return super().input_size_for(output_size)
-        # 572 -> 388: poolings halve evenly where 572 - 16 n does.
+        # Poolings halve evenly for sizes that differ from 572 (-> 388) by a multiple of 16.
         even = next(n for n in range(1000, 1016) if self._halves_evenly(n))
         margin = (even - valid_output_size(even, self.depths)) // 2
         smallest = output_size + 2 * margin
@@ -198,7 +200,7 @@ class UNet(SegmentationModel):
 def conv_block(
     channels_in: int, channels: int, depth: int, *, padding: int, batch_norm: bool
 ) -> nn.Sequential:
-    """`depth` times a 3x3 convolution, batch normalisation if wanted, and a ReLU."""
+    """`depth` times a 3x3 convolution, optional batch normalisation and a ReLU."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers.append(nn.Conv2d(channels_in, channels, 3, padding=padding))
@@ -211,7 +213,7 @@ def conv_block(
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:
     """The first `height` rows and `width` columns of (N, C, h, w)."""
-    if torch.compiler.is_exporting():  # a slice would fix whether there is something to crop
+    if torch.compiler.is_exporting():  # a slice would specialise on whether anything is cropped
         return pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
     return x[..., :height, :width]
 
@@ -223,16 +225,16 @@ def center_crop(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def valid_output_size(size: int, depths: Sequence[int]) -> int:
-    """Return how many rows the unpadded network's logits have; columns alike.
+    """Compute the number of rows (or columns) of the unpadded network's logits.
 
-    Each convolution takes a pixel on either side (Figure 1).
+    Each convolution removes a pixel on either side (Figure 1).
 
     Args:
-        size: Rows of the input.
-        depths: Convolutions per encoder level.
+        size: Number of rows of the input.
+        depths: Number of convolutions per encoder level.
 
     Returns:
-        Rows of the logits; less than 1 if the input is too small.
+        Number of rows of the logits; less than 1 if the input is too small.
 
     Examples:
         >>> valid_output_size(572, (2, 2, 2, 2, 2))

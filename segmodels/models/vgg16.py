@@ -1,5 +1,5 @@
-"""Initialisation from ImageNet: the 13 convolutions of VGG16 (Simonyan and Zisserman, ICLR 2015,
-https://arxiv.org/abs/1409.1556, configuration D) as a network's encoder."""
+"""Initialisation of encoders with ImageNet weights: the 13 convolutions of VGG16 (Simonyan and
+Zisserman, ICLR 2015, https://arxiv.org/abs/1409.1556, configuration D)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from segmodels.hub.download import fetch
 from segmodels.hub.filenames import WEIGHTS_NAME
 from segmodels.models.base import IMAGENET_MEAN, IMAGENET_STD, SegmentationModel
 
-# Caffe's name of each convolution, and its index in torchvision's and timm's `features`.
+# The name of each convolution in Caffe, and its index in `features` of torchvision and timm.
 LAYERS = {
     "conv1_1": 0,
     "conv1_2": 2,
@@ -34,7 +34,7 @@ WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 # The source "imagenet": torchvision's weights (IMAGENET1K_V1) as timm's safetensors on the Hub.
 IMAGENET = "imagenet"
 IMAGENET_REPOSITORY = "timm/vgg16.tv_in1k"
-# Oxford's release expects 255 * (rgb - mean), RGB in [0, 1]; torchvision's ImageNet's statistics.
+# Oxford's weights expect 255 * (rgb - mean) for RGB in [0, 1]; torchvision's use IMAGENET_MEAN/STD.
 OXFORD_MEAN = (0.48502, 0.45796, 0.40760)
 OXFORD_STD = (1 / 255, 1 / 255, 1 / 255)
 
@@ -42,17 +42,18 @@ OXFORD_STD = (1 / 255, 1 / 255, 1 / 255)
 def load_vgg16(model: SegmentationModel, source: str | Path) -> None:
     """Copy VGG16's convolutions into the model's first 13.
 
-    `image_mean` and `image_std` become those that the weights were trained with. For other channel
-    counts than 3 the first layer is adapted, see `adapt_to_channels`.
+    `image_mean` and `image_std` are set to those that the weights were trained with. If the model
+    does not have 3 input channels, the first layer is adapted, see `adapt_to_channels`.
 
     Args:
-        model: A network with a VGG16 encoder. Unchanged if an error is raised.
+        model: A network with a VGG16 encoder. It is not modified if an error is raised.
         source: "imagenet" for torchvision's weights from the Hub (`timm/vgg16.tv_in1k`, 553 MB), a
             safetensors file, a folder with `model.safetensors`, or a Hub id. The tensors are named
             `conv1_1.weight` ... (Oxford's weights, RGB) or `features.0.weight` ... (torchvision's).
 
     Raises:
-        CheckpointError: If the weights cannot be loaded, or a layer is missing or of another shape.
+        CheckpointError: If the weights cannot be loaded, or a layer is missing or has another
+            shape.
         ValueError: If the model has no VGG16 encoder.
     """
     layers = encoder_convolutions(model)
@@ -90,25 +91,26 @@ def load_vgg16(model: SegmentationModel, source: str | Path) -> None:
 def adapt_to_channels(
     weight: Tensor, bias: Tensor, mean: Sequence[float], std: Sequence[float], in_channels: int
 ) -> tuple[Tensor, Tensor, list[float], list[float]]:
-    """Adapt a first convolution on RGB to another number of channels.
+    """Adapt the first convolution from RGB to another number of channels.
 
-    The kernels are summed over RGB and shared out evenly, so that an image whose channels are all
-    equal gives the features of the grey RGB image (within one pixel of the border: nearly).
+    The kernels are summed over RGB and divided evenly among the new channels, so that an image
+    whose channels are all equal has the same features as the corresponding grey RGB image
+    (approximately so in the outermost pixels).
 
     Args:
         weight: (out, 3, k, k), of the convolution on normalised RGB.
         bias: (out,).
-        mean: Of R, G and B in [0, 1].
-        std: Of R, G and B.
-        in_channels: Of the new convolution.
+        mean: Mean of R, G and B for pixels in [0, 1].
+        std: Standard deviation of R, G and B.
+        in_channels: Number of channels of the new convolution.
 
     Returns:
-        Its weight (out, in_channels, k, k) and bias (out,), and the mean and the standard deviation
-        of each of its channels.
+        Weight (out, in_channels, k, k) and bias (out,) of the new convolution, and the mean and
+        standard deviation of each channel.
     """
     means, stds = torch.tensor(mean), torch.tensor(std)
     new_mean, new_std = means.mean(), stds.mean()
-    # sum_c w_c (x - mean_c) / std_c = w (x - new_mean) / new_std + the sum of w_c shifted.
+    # sum_c w_c (x - mean_c) / std_c = w (x - new_mean) / new_std + shift
     per_intensity = weight.float() / stds[:, None, None]
     new_weight = new_std * per_intensity.sum(1, keepdim=True) / in_channels
     shift = (per_intensity * (new_mean - means)[:, None, None]).sum((1, 2, 3))
@@ -124,7 +126,7 @@ def encoder_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
     """Return conv1_1 ... conv5_3, the model's first 13 convolutions.
 
     Raises:
-        ValueError: If they are not those of VGG16.
+        ValueError: If they do not match those of VGG16.
     """
     if not has_vgg16_encoder(model):
         found = [layer.out_channels for layer in _first_convolutions(model)]
@@ -137,14 +139,14 @@ def encoder_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
 
 
 def has_vgg16_encoder(model: SegmentationModel) -> bool:
-    """Whether the model's first 13 convolutions are those of VGG16, for any number of channels."""
+    """Whether the first 13 convolutions match VGG16, for any number of input channels."""
     return [list(layer.weight.shape) for layer in _first_convolutions(model)] == [
         shape for shape, _ in _shapes(model.in_channels)
     ]
 
 
 def _shapes(in_channels: int) -> list[tuple[list[int], list[int]]]:
-    """The shapes of the weight and the bias of each convolution."""
+    """The shapes of weight and bias of each convolution."""
     pairs = zip((in_channels, *WIDTHS[:-1]), WIDTHS, strict=True)
     return [([channels, before, 3, 3], [channels]) for before, channels in pairs]
 
@@ -155,16 +157,16 @@ def _first_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
 
 @torch.no_grad()
 def calibrate(model: SegmentationModel, pixels: Tensor) -> None:
-    """Make the encoder's batch norms the identity on `pixels`, and scale each convolution to an
-    output of unit mean square, so that training starts with VGG16's own features.
+    """Initialise the encoder's batch norms to the identity on `pixels` and scale each convolution
+    to outputs of unit mean square, so that training starts from VGG16's features.
 
-    Fresh batch norms would discard VGG16's biases and the scale of its channels; with these the
-    encoder computes what it did on ImageNet, up to one scale per layer (the data-dependent
-    initialisation of Krahenbuhl et al., ICLR 2016, https://arxiv.org/abs/1511.06856).
+    Default batch norms would discard VGG16's biases and the scales of its channels. After
+    calibration, the encoder computes the same features as VGG16, up to one scale per layer
+    (data-dependent initialisation, Krahenbuhl et al., ICLR 2016, https://arxiv.org/abs/1511.06856).
 
     Args:
         model: A network with a VGG16 encoder and batch norms.
-        pixels: Normalised float (N, in_channels, H, W), a few training images.
+        pixels: Normalised float (N, in_channels, H, W), some training images.
     """
     convolution_of = dict(_batch_norms(model))
     scale = torch.ones((), device=pixels.device)
@@ -196,7 +198,7 @@ def calibrate(model: SegmentationModel, pixels: Tensor) -> None:
 
 
 def _batch_norms(model: SegmentationModel) -> Iterator[tuple[nn.BatchNorm2d, nn.Conv2d]]:
-    """The batch norms after the encoder's convolutions, each with its convolution."""
+    """The batch norms of the encoder, each with the convolution before it."""
     encoder = set(encoder_convolutions(model))
     before: nn.Conv2d | None = None
     for layer in model.modules():
@@ -207,7 +209,7 @@ def _batch_norms(model: SegmentationModel) -> Iterator[tuple[nn.BatchNorm2d, nn.
 
 
 def encoder_layers(model: SegmentationModel, convolutions: int = 13) -> list[nn.Module]:
-    """Return the encoder's first convolutions, 0 to 13 of them, and then their batch norms."""
+    """Return the encoder's first 0 to 13 convolutions, followed by their batch norms."""
     chosen = encoder_convolutions(model)[:convolutions]
     return [*chosen, *(bn for bn, convolution in _batch_norms(model) if convolution in chosen)]
 

@@ -1,4 +1,4 @@
-"""Contact sheets: rows of captioned images under a title, with a legend of classes."""
+"""Contact sheets: rows of captioned images with a title and a legend of classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ LegendEntry = tuple[str, Sequence[int]]  # class name, [r, g, b]
 
 @dataclass(frozen=True)
 class Tile:
-    """An image of the sheet.
+    """An image on the sheet.
 
     Attributes:
-        image: Drawn at its own size.
-        title: Above it, on the left.
-        note: Above it, on the right.
+        image: The image, drawn at its original size.
+        title: Text above the image, on the left.
+        note: Text above the image, on the right.
     """
 
     image: Image.Image
@@ -27,14 +27,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class SheetStyle:
-    """Sizes in pixels and colors of a sheet; the defaults are those of a small one.
+    """Colours of a sheet and sizes in pixels; the defaults suit small sheets.
 
     Attributes:
-        margin: Around everything.
-        gap: Between tiles.
-        title_size: Of the sheet's title.
-        label_size: Of the tiles' titles, and of the legend's squares.
-        small_size: Of notes and class names.
+        margin: Outer margin.
+        gap: Space between tiles.
+        title_size: Font size of the sheet's title.
+        label_size: Font size of the tiles' titles, and size of the squares in the legend.
+        small_size: Font size of notes and class names.
     """
 
     margin: int = 8
@@ -48,18 +48,18 @@ class SheetStyle:
 
     @property
     def label_height(self) -> int:
-        """Of a line of text above a tile."""
+        """Height of a line of text above a tile."""
         return self.label_size + self.gap
 
     @property
     def title_height(self) -> int:
-        """Of the sheet's title."""
+        """Height of the sheet's title."""
         return self.title_size + self.gap
 
 
 @lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, which is there on every machine."""
+    """The font included in Pillow, which is available on every machine."""
     return ImageFont.load_default(size)
 
 
@@ -72,15 +72,15 @@ def contact_sheet(
     footer: str = "",
     style: SheetStyle | None = None,
 ) -> Image.Image:
-    """Draw rows of tiles; every column is as wide as the sheet's widest tile.
+    """Draw rows of tiles; all columns are as wide as the widest tile.
 
     Args:
-        rows: At least one, of at least one tile each.
-        legend: Names and colors, drawn below the tiles in as many lines as needed.
-        title: Above the tiles, on the left.
-        title_note: Above the tiles, on the right.
-        footer: The last line.
-        style: Sizes and colors.
+        rows: At least one row with at least one tile each.
+        legend: Names and colours, drawn below the tiles in as many lines as needed.
+        title: Text above the tiles, on the left.
+        title_note: Text above the tiles, on the right.
+        footer: The last line of the sheet.
+        style: Sizes and colours.
 
     Returns:
         An RGB image.
@@ -120,7 +120,7 @@ def contact_sheet(
 
 
 def _shortened(text: str, width: float, size: int) -> str:
-    """The text, cut short with an ellipsis if it is wider than `width` pixels."""
+    """Truncate the text with an ellipsis if it is wider than `width` pixels."""
     whole = text
     while text and font(size).getlength(text if text == whole else f"{text}...") > width:
         text = text[:-1]

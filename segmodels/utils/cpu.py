@@ -1,4 +1,4 @@
-"""What this machine's processor is, and which arithmetic follows from it."""
+"""The processor of this machine, and whether bfloat16 is fast on it."""
 
 import platform
 import re
@@ -15,13 +15,13 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Processor:
-    """A processor's name and the instructions that decide its arithmetic.
+    """Name and relevant instruction sets of a processor.
 
     Attributes:
-        name: Its model name, for people to read.
-        vendor: As CPUID gives it, "GenuineIntel" or "AuthenticAMD" for example; "" if unknown.
-        amx_bf16: It has matrix units (AMX) for bfloat16.
-        avx512_bf16: It has AVX-512's instructions for bfloat16.
+        name: Human-readable model name.
+        vendor: Vendor string of CPUID, such as "GenuineIntel" or "AuthenticAMD"; "" if unknown.
+        amx_bf16: Whether it supports AMX for bfloat16.
+        avx512_bf16: Whether it supports AVX-512 BF16.
     """
 
     name: str
@@ -30,26 +30,20 @@ class Processor:
     avx512_bf16: bool
 
     @property
-    def description(self) -> str:
-        """Its name and, of these instructions, those that it has."""
-        has = {"AMX": self.amx_bf16, "AVX-512 BF16": self.avx512_bf16}
-        return ", ".join([self.name, *(name for name, there in has.items() if there)])
-
-    @property
     def bf16_is_fast(self) -> bool:
-        """Whether convolutions take less time in bfloat16 than in float32.
+        """Whether convolutions are faster in bfloat16 than in float32.
 
-        Measured with PyTorch (oneDNN): with AMX a third of float32's time or less; with AVX-512
-        BF16 half of it on AMD, but twice as long on Intel; without either, minutes.
+        Measured with PyTorch (oneDNN), relative to float32: with AMX, a third of the time or less;
+        with AVX-512 BF16, half on AMD but twice on Intel; without either, many times slower.
         """
         return self.amx_bf16 or (self.avx512_bf16 and self.vendor == "AuthenticAMD")
 
 
 @cache
 def processor() -> Processor:
-    """This machine's processor; on anything unknown, one without instructions for bfloat16.
+    """The processor of this machine; if unknown, one without bfloat16 instructions.
 
-    Nothing is timed: every process, thread and load gets the same answer.
+    Nothing is timed, so the result does not depend on the process, thread or load.
     """
     text = _read_cpuinfo()
     flags = _capabilities() or dict.fromkeys(_field(text, "flags").split(), True)
@@ -62,10 +56,10 @@ def processor() -> Processor:
 
 
 def _capabilities() -> Mapping[str, Any]:
-    """Instructions by name, as PyTorch tells them; empty where this release or machine does not."""
-    tell: Callable[[], Mapping[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
+    """Instruction sets by name, as reported by PyTorch; empty if it does not report them."""
+    report: Callable[[], Mapping[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
     try:
-        return {} if tell is None else tell()
+        return {} if report is None else report()
     except RuntimeError:
         return {}
 
@@ -73,16 +67,16 @@ def _capabilities() -> Mapping[str, Any]:
 def _read_cpuinfo() -> str:
     try:
         return CPUINFO.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux, or not shown to this process
+    except OSError:  # not Linux, or not accessible
         return ""
 
 
 def _field(cpuinfo: str, name: str) -> str:
-    """A field of /proc/cpuinfo's first processor; "" if it has none."""
+    """A field of the first processor in /proc/cpuinfo; "" if missing."""
     found = re.search(rf"^{name}\s*:(.*)$", cpuinfo, re.MULTILINE)
     return found[1].strip() if found else ""
 
 
 def _vendor_in(description: str) -> str:
-    """The vendor at the end of Windows' description: "AMD64 Family 25 ..., AuthenticAMD"."""
+    """The vendor at the end of a description on Windows: "AMD64 Family 25 ..., AuthenticAMD"."""
     return description.rpartition(",")[2].strip() if "," in description else ""

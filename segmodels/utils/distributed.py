@@ -1,7 +1,6 @@
-"""One training or evaluation in several processes, started by `accelerate launch` or `torchrun`.
+"""Training or evaluation in several processes, started by `accelerate launch` or `torchrun`.
 
-In a process that was started alone, these functions are for that one, and need neither accelerate
-nor an initialised process group.
+In a single process, these functions require neither accelerate nor a process group.
 """
 
 import atexit
@@ -19,30 +18,30 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 Item = TypeVar("Item")
-LOGS_FOLDER = "logs"  # of trackers that write files
+LOGS_FOLDER = "logs"  # for trackers that write files
 
 
 class ProcessError(RuntimeError):
-    """A device, tracker or precision that the machine lacks: why, and what to do."""
+    """A device, tracker or precision is not available. The message says what to do."""
 
 
 def process_count() -> int:
-    """Of the launch; 1 without one."""
+    """The number of processes."""
     return distributed.get_world_size() if _are_several() else 1
 
 
 def process_index() -> int:
-    """From 0."""
+    """The index of this process, from 0."""
     return distributed.get_rank() if _are_several() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the one that writes and prints, also after the process group has ended."""
+    """Whether this process writes and prints, also after the process group has been destroyed."""
     return process_index() == 0 and os.environ.get("RANK", "0") == "0"
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over the processes, in each of them; `values` itself if there is one process."""
+    """The sum over all processes, in each of them; `values` itself in a single process."""
     if _are_several():
         values = values.clone()
         distributed.all_reduce(values)
@@ -50,7 +49,7 @@ def summed(values: Tensor) -> Tensor:
 
 
 def shared(items: Sequence[Item]) -> Sequence[Item]:
-    """This process's share of items that are divided among the processes."""
+    """The items assigned to this process when they are divided among all processes."""
     return items[process_index() :: process_count()]
 
 
@@ -64,7 +63,7 @@ def gathered(items: Sequence[Item]) -> list[Item]:
 
 
 def whole_batch(part: Tensor) -> Tensor:
-    """Concatenate the parts, (n, ...), of all processes; gradients flow to this process's alone."""
+    """Concatenate the parts (n, ...) of all processes; only this one's receives gradients."""
     if not _are_several():
         return part
     counts = gathered([len(part)])
@@ -76,13 +75,13 @@ def whole_batch(part: Tensor) -> Tensor:
 
 
 def join_processes(device: str) -> str | torch.device:
-    """Join the processes that were launched together; the group ends with the process.
+    """Join the process group of the launcher; it is left when the process ends.
 
     Args:
-        device: of a process that runs alone.
+        device: Device of a single process.
 
     Returns:
-        This process's device; `device` as it is without a launch.
+        The device of this process; `device` unchanged in a single process.
     """
     _warn_single_process()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -94,8 +93,8 @@ def join_processes(device: str) -> str | torch.device:
 
 
 def _leave_group() -> None:
-    """Close the connections to the other processes before this one shuts down: gloo's threads may
-    abort a process that ends with open ones."""
+    """Close the connections to other processes before shutdown: gloo's threads may abort a process
+    that exits with open connections."""
     if _are_several():
         distributed.destroy_process_group()
 
@@ -106,18 +105,17 @@ def accelerator_for(
     tracker: "str | GeneralTracker | None" = None,
     folder: Path | None = None,
 ) -> "Accelerator":
-    """accelerate's view of this process: its device, precision, process group and tracker.
+    """Create an Accelerator with the device, precision, process group and tracker.
 
     Args:
-        device: "auto" (the best there is), or a torch device for a process that runs alone.
+        device: "auto" (the best available), or a torch device for a single process.
         precision: "bf16", "fp16" or "fp32".
-        tracker: accelerate's name for it, "tensorboard" or "wandb" for example, or one's own; those
-            that write files write them to `folder`/logs.
-        folder: for such files.
+        tracker: Name of a tracker in accelerate, such as "tensorboard" or "wandb", or a custom
+            tracker; trackers that write files write to `folder`/logs.
+        folder: Folder for such files.
 
     Raises:
-        ProcessError: for a device or tracker that is not there, or a precision that the device
-            lacks.
+        ProcessError: If the device, the tracker or the precision is not available.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -125,7 +123,7 @@ def accelerator_for(
 
     _check_tracker(tracker)
     _warn_single_process()
-    if AcceleratorState._shared_state:  # of an earlier training in this process
+    if AcceleratorState._shared_state:  # from an earlier training in this process
         AcceleratorState._reset_state(reset_partial_state=not _are_several())
     try:
         requested = None if device == "auto" else torch.device(device)
@@ -144,7 +142,7 @@ def accelerator_for(
         raise ProcessError(f"{device} in {precision} cannot be used: {error}") from error
     found = accelerator.device.type
     if requested is not None and found != requested.type:
-        raise ProcessError(f"the device {requested} is not there; {found} is")
+        raise ProcessError(f"the device {requested} is not available, {found} is")
     if precision == "fp16" and accelerator.scaler is None:
         raise ProcessError(f"fp16 needs a GPU; on the {found} choose bf16 or fp32")
     return accelerator
@@ -157,14 +155,14 @@ def _check_tracker(tracker: "str | GeneralTracker | None") -> None:
         return
     if tracker not in LOGGER_TYPE_TO_CLASS:
         raise ProcessError(
-            f"there is no tracker {tracker!r}; choose one of {', '.join(LOGGER_TYPE_TO_CLASS)}"
+            f"unknown tracker {tracker!r}: choose one of {', '.join(LOGGER_TYPE_TO_CLASS)}"
         )
     if tracker not in {str(found) for found in get_available_trackers()}:
         raise ProcessError(f"the tracker {tracker} is not installed: pip install {tracker}")
 
 
 def _warn_single_process() -> None:
-    """accelerate's launcher starts one process on the CPU, however many it was asked for."""
+    """Warn that accelerate's launcher starts only one process on the CPU."""
     is_launched = "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ
     if is_launched and os.environ.get("ACCELERATE_USE_CPU") == "True":
         print(

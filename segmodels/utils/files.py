@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Atomic file writes."""
 
 import os
 import secrets
@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY_FILES = ".segmodels-*.tmp"  # what an interrupted process may leave behind
+TEMPORARY_FILES = ".segmodels-*.tmp"  # an interrupted process may leave them behind
 
 
 @contextmanager
 def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Write a file so that readers see the old one or the complete new one.
+    """Write a file so that readers see either the old or the complete new content.
 
     Args:
         path: The file to write.
-        replace: Whether a file that is already there is replaced.
+        replace: Whether to replace an existing file.
 
     Yields:
-        A temporary path in the same folder to write to. It becomes `path` when the block ends, and
-        is removed when the block raises.
+        A temporary path in the same folder to write to. It is moved to `path` when the block ends,
+        and deleted if the block raises.
 
     Raises:
         FileExistsError: If `path` exists and `replace` is False.
     """
-    # Short, whatever the file's own name: that may be as long as the file system allows.
+    # A short name: that of the file may already have the maximum length of the file system.
     scratch = path.with_name(f".segmodels-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield scratch
@@ -39,13 +39,13 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def _move_to_free_name(scratch: Path, path: Path) -> None:
-    """Give a file its name unless that is taken, also by a file that appears meanwhile."""
+    """Move a file unless the destination exists, without a race."""
     try:
         os.link(scratch, path)
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
-        with open(path, "xb"):  # takes the name
+        with open(path, "xb"):  # reserves the name
             pass
         scratch.replace(path)
 

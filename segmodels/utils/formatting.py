@@ -1,8 +1,8 @@
-"""Numbers as they are printed."""
+"""Formatting of numbers."""
 
 import math
 
 
 def percent(value: float | None) -> str:
-    """A fraction in percent with two decimals; "-" for None and NaN."""
+    """Format a fraction in percent with two decimals; "-" for None and NaN."""
     return "-" if value is None or math.isnan(value) else f"{100 * value:.2f}"

@@ -1,10 +1,9 @@
-"""Work in many independent pieces, each computed by one thread.
+"""Computation in many independent pieces, each on a single thread.
 
-PyTorch's own parallel regions split every operation among all threads and wait for the last of
-them. Beside other busy processes one thread is often not running, and each of hundreds of small
-regions waits for it. Here the threads take pieces until none is left, and only the end is waited
-for. Arithmetic inside a piece is that of one thread, so that results do not depend on how many
-threads there are.
+PyTorch splits every operation among all threads and waits for the slowest. On a busy machine, one
+thread is often not scheduled, and each of hundreds of small parallel regions waits for it. Here,
+threads take pieces from a queue, and there is only one wait at the end. Each piece is computed by a
+single thread, so results do not depend on the number of threads.
 """
 
 import os
@@ -19,19 +18,19 @@ import torch
 Piece = TypeVar("Piece")
 
 _lock = threading.Lock()
-_workers: tuple[int, ThreadPoolExecutor] | None = None  # and how many they are
+_workers: tuple[int, ThreadPoolExecutor] | None = None  # number of threads, pool
 
 
 def for_each(work: Callable[[Piece], object], pieces: Iterable[Piece]) -> None:
-    """Call `work` with every piece, on as many threads as PyTorch has, in any order.
+    """Call `work` with every piece, on as many threads as PyTorch uses, in any order.
 
     Args:
-        work: Called without gradients, and in inference mode where the caller is. It must not
-            call `for_each` itself.
-        pieces: Independent of each other.
+        work: Called without gradients, and in inference mode if the caller is. It must not call
+            `for_each`.
+        pieces: Independent pieces of work.
 
     Raises:
-        Exception: The first that `work` raised; pieces not yet taken are dropped.
+        Exception: The first exception of `work`; remaining pieces are discarded.
     """
     count = torch.get_num_threads()
     if count == 1:
@@ -58,37 +57,37 @@ def for_each(work: Callable[[Piece], object], pieces: Iterable[Piece]) -> None:
     pool = _pool(count)
     running = [pool.submit(take_pieces) for _ in range(min(count, len(waiting)))]
     for future in running:
-        future.exception()  # waits: no thread is left writing to what the caller gives up
+        future.exception()  # waits, so that no thread writes to memory that the caller frees
     for future in running:
         future.result()
 
 
 def _pool(count: int) -> ThreadPoolExecutor:
-    """The threads, started when they are first needed and when their number changes."""
+    """The thread pool, created on first use and when the number of threads changes."""
     global _workers
     with _lock:
         if _workers is None or _workers[0] != count:
             pool = ThreadPoolExecutor(
                 count, thread_name_prefix="segmodels", initializer=_compute_alone
             )
-            # One each: they are all started before the number of threads is set back.
+            # One task per thread, so that all have started before the number of threads is reset.
             started = threading.Barrier(count)
             for future in [pool.submit(started.wait) for _ in range(count)]:
                 future.result()
-            # `set_num_threads` is the calling thread's, and what later threads begin with.
+            # `set_num_threads` applies to the calling thread and to threads started later.
             torch.set_num_threads(count)
             _workers = count, pool
         return _workers[1]
 
 
 def _compute_alone() -> None:
-    """Let PyTorch's operations in this thread use no other."""
-    torch.get_num_threads()  # initialises the thread, which would undo what is set before
+    """Make PyTorch operations in this thread single-threaded."""
+    torch.get_num_threads()  # initialises the thread, which would override an earlier setting
     torch.set_num_threads(1)
 
 
 def _forget_workers() -> None:
-    """In a forked child, which has none of its parent's threads."""
+    """Reset in a forked child process, which does not inherit threads."""
     global _workers, _lock
     _workers, _lock = None, threading.Lock()
 

@@ -26,7 +26,7 @@ def test_without_gradio_the_extra_is_named_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     assert main(["demo"]) == 1
     error = capsys.readouterr().err
-    assert error == 'segmodels: the page needs Gradio: pip install "segmodels[demo]"\n'
+    assert error == 'segmodels: the demo needs Gradio: pip install "segmodels[demo]"\n'
 
 
 def test_help_needs_no_gradio(monkeypatch, capsys):

@@ -131,7 +131,7 @@ def test_classes_that_the_ground_truth_lacks_are_named_and_left_out_of_a_second_
     assert report["present_classes"]["count"] == 2
     assert report["present_classes"]["mean_iou"] == pytest.approx(0.875)
     table = evaluation.table()
-    assert "the ground truth lacks sky; over the 2 classes present:" in table
+    assert "the ground truth does not contain sky; over the 2 classes present:" in table
     assert "mean IoU                     87.50" in table.splitlines()
     complete = evaluation_of([[60, 0, 20], [0, 20, 0], [0, 0, 9]])
     assert "lacks" not in complete.table()
@@ -239,7 +239,7 @@ def test_a_label_that_cannot_be_used_is_named_and_the_rest_is_measured(camvid):
     assert report == rest.to_json()
     assert "005.png,," in evaluation.csv().splitlines()[-1]
     only_bad = replace(data, samples=data.samples[-1:])
-    with pytest.raises(DataError, match="none of the 1 images can be measured"):
+    with pytest.raises(DataError, match="none of the 1 images can be evaluated"):
         evaluate(segmenter, only_bad, skip_errors=True, quiet=True)
 
 

@@ -134,7 +134,7 @@ def test_a_private_repository_needs_a_token_that_may_read_it(publish, pull):
     for token in (None, "stolen"):
         answer = pull("org/private", token=token)
         assert answer.error.endswith("Error")
-        assert "there is no org/private on the Hub, or this user may not read it" in answer.message
+        assert "org/private does not exist on the Hub, or you have no access to it" in answer.message
         assert "`hf auth login`" in answer.message
     assert pull("org/private", token="bob-token").result[0] == "cell"
 
@@ -163,7 +163,7 @@ def test_a_missing_file_is_named_and_no_pickle_is_asked_for(publish, pull, asked
 
 def test_a_missing_repository_says_what_to_check(pull):
     answer = pull("org/nowhere")
-    assert "there is no org/nowhere on the Hub" in answer.message
+    assert "org/nowhere does not exist on the Hub" in answer.message
 
 
 def test_a_repository_of_the_plain_mixin_loads(hub, client, tmp_path):
@@ -262,7 +262,7 @@ def test_a_failing_server_does_not_matter_to_what_is_cached(hub, publish, pull, 
     answer = pull(f"org/kept-{kind}")
     hub.faults[:] = []
     assert answer.result[0] == "cell"
-    assert "Its cached copy is used" in answer.err
+    assert "Using the cached copy" in answer.err
 
 
 def test_a_server_that_dies_half_way_leaves_the_former_commit_in_use(hub, publish, pull):
@@ -272,7 +272,7 @@ def test_a_server_that_dies_half_way_leaves_the_former_commit_in_use(hub, publis
     hub.faults[:] = [Fault("GET .*/model.safetensors", 500, times=100)]
     answer = pull("org/halfway")
     assert answer.result[0] == "first"
-    assert "Its cached copy is used" in answer.err
+    assert "Using the cached copy" in answer.err
     hub.faults[:] = []
     assert pull("org/halfway", local_files_only=True).result[0] == "first"
     assert pull("org/halfway").result[0] == "second"

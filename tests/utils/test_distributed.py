@@ -132,7 +132,7 @@ def test_alone_sums_and_lists_are_ones_own():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tracker": "notebook"}, "there is no tracker 'notebook'; choose one of .*tensorboard"),
+        ({"tracker": "notebook"}, "unknown tracker 'notebook': choose one of .*tensorboard"),
         ({"tracker": "clearml"}, "the tracker clearml is not installed: pip install clearml"),
         ({"precision": "fp16"}, "fp16 needs a GPU; on the cpu choose bf16 or fp32"),
         ({"device": "toaster"}, "toaster"),
