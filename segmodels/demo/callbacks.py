@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from segmodels.data.image_io import PictureError
 from segmodels.demo import html, strings
+from segmodels.demo.scene_fit import Outside
 from segmodels.demo.scenes import Example
 from segmodels.demo.server import KEPT_SECONDS
 from segmodels.demo.service import ComparisonService, Shown, ViewError
@@ -45,8 +46,12 @@ class PageUpdate(TypedDict, total=False):
     code: str | None
     panel_file: str | None
     areas: str
+    table: str
     iou: str
+    queue_note: str
     image_note: str
+    outside_note: str
+    agreement_note: str
     heat_note: str
     skips_note: str
     uncertainty_note: str
@@ -74,7 +79,10 @@ CLEARED: PageUpdate = {
     "code": None,
     "areas": "",
     "iou": "",
+    "queue_note": "",
     "image_note": "",
+    "outside_note": "",
+    "agreement_note": "",
     "heat_note": "",
     "skips_note": "",
     "uncertainty_note": "",
@@ -95,8 +103,9 @@ class Callbacks:
         self, service: ComparisonService, on_gpu: Callable[[Any], Any] = lambda function: function
     ) -> None:
         self.service = service
-        self._examples: dict[tuple[str, Example], Shown] = {}
+        self._examples: dict[tuple[str, str], Shown] = {}
         self._examples_lock = threading.Lock()
+        self.outside: Callable[[Session], Outside | None] = on_gpu(service.outside)
         self.compare: Callable[..., Iterator[Shown]] = on_gpu(service.compare)
         self.confidence: Callable[[Session], Iterator[View]] = on_gpu(service.confidence)
         self.skips: Callable[[Session], Iterator[View]] = on_gpu(service.skips)
@@ -112,7 +121,8 @@ class Callbacks:
         if example is None:
             return {}
         with self._examples_lock:
-            shown = self._examples.get((scene, example)) or self._compare_example(scene, example)
+            shown = self._examples.get((scene, example.file))
+            shown = shown or self._compare_example(scene, example)
         return {**_shown(shown), "picture": str(self.service.example_path(example))}
 
     def warm_up(self, scene: str) -> None:
@@ -133,7 +143,7 @@ class Callbacks:
         path = self.service.example_path(example)
         sources = self.service.sources_of(scene, {})
         *_, shown = self.compare(str(path), file_digest(path), sources, scene)
-        self._examples[scene, example] = shown
+        self._examples[scene, example.file] = shown
         return shown
 
     def run(
@@ -168,7 +178,44 @@ class Callbacks:
         except MemoryError:
             yield {**CLEARED, "image_note": _problem(strings.OUT_OF_MEMORY)}
         else:
+            yield from self._warn_if_outside(shown.session)
             yield from self.fill(tab, shown.session, compared, [])
+
+    def _warn_if_outside(self, session: Session | None) -> Updates:
+        if session is None or not session.has_results:
+            return
+        try:
+            found = self.outside(session)
+        except Exception:  # the comparison stands without it
+            log.exception("the fit of a scene could not be estimated")
+            return
+        if found:
+            text = strings.outside(found.kind, self.service.scene(session.scene).description)
+            scene = found.better or ""
+            label = strings.try_scene(self.service.scene(scene).label) if scene else ""
+            yield {"outside_note": html.outside_hint(text, scene, label)}
+
+    def example_for_scene(self, scene: str, compared: str) -> str | None:
+        """The path of the scene's first example, where the image that is shown is an example of
+        other scenes alone; None where the image stays."""
+        shown = self.service.examples_by_digest.get(compared)
+        examples = self.service.examples(scene)
+        if shown is None or not examples or shown.file in {example.file for example in examples}:
+            return None
+        return str(self.service.example_path(examples[0]))
+
+    def replace_network(
+        self, scene: str, number: int, name: str, replacements: Replacements
+    ) -> Updates:
+        """A served network in the place of one of the scene's. number: of the place."""
+        places = self.service.scenes[scene]
+        by_name = {network.name: network for network in self.service.networks.values()}
+        if 0 <= number < len(places) and name in by_name:
+            place, wanted = places[number].name, by_name[name]
+            replaced = {k: source for k, source in replacements.items() if k != place}
+            if place != name:
+                replaced[place] = wanted.source
+            yield {"replacements": replaced}
 
     def run_again(
         self,
@@ -209,7 +256,7 @@ class Callbacks:
         elif tab == "truth":
             judged = self.service.truth(session, None)
             if judged:
-                yield _judged(judged)
+                yield {"errors": judged.errors, "iou": judged.iou, "truth_note": ""}
         elif tab == "downloads":
             yield from self._downloads(session)
 
@@ -229,7 +276,19 @@ class Callbacks:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 file = self.service.class_map(session, number, Path(folder))
-                yield {"panel_file": str(file), "image_note": ""}
+                yield {"panel_file": str(file)}
+        except Exception as error:
+            yield {"image_note": _reason(error)}
+
+    def share(self, session: Session | None, compared: str) -> Updates:
+        """The comparison as one image."""
+        if session is None:
+            yield {"image_note": _problem(_stale(compared))}
+            return
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = self.service.comparison_image(session, Path(folder))
+                yield {"panel_file": str(file)}
         except Exception as error:
             yield {"image_note": _reason(error)}
 
@@ -239,7 +298,17 @@ class Callbacks:
             yield {"truth_note": _problem(_stale(compared)) if label else ""}
             return
         try:
-            yield _judged(self.service.truth(session, label))
+            judged = self.service.truth(session, label)
+            if judged is None:
+                masks = self.service.masks(session)
+                yield {"errors": None, "iou": "", "truth_note": "", "masks": masks}
+            else:
+                yield {
+                    "errors": judged.errors,
+                    "iou": judged.iou,
+                    "truth_note": "",
+                    "masks": judged.masks,
+                }
         except ExpiredError as error:  # what is shown stays
             yield {"truth_note": _reason(error)}
         except Exception as error:
@@ -284,16 +353,21 @@ class Callbacks:
 def _shown(shown: Shown) -> PageUpdate:
     return {
         "masks": shown.masks,
+        "image_note": html.notice(shown.note),
         "areas": shown.areas,
+        "table": shown.table,
+        "agreement_note": html.notice(_no_agreement(shown)),
         "agreement": shown.agreement,
         "session": shown.session,
         "compared": shown.session.digest if shown.session else "",
     }
 
 
-def _judged(judged: tuple[View, str] | None) -> PageUpdate:
-    view, plot = judged or (None, "")
-    return {"errors": view, "iou": plot, "truth_note": ""}
+def _no_agreement(shown: Shown) -> str:
+    """Why a comparison that is complete has no agreement."""
+    if shown.session is None or shown.agreement is not None:
+        return ""
+    return strings.NO_COMMON_CLASSES if len(shown.session.stored) > 1 else strings.ONE_NETWORK
 
 
 # Tabs that are filled when they are open, and where each says why it is not.

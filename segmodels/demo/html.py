@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segmodels.demo import strings
 from segmodels.demo.ground_truth import Judgement
+from segmodels.demo.model_facts import PAPERS, Measured, card_address, code_address, measured
 from segmodels.inference.comparison import ModelResult, ServedModel
 from segmodels.utils.palette import is_background
 
@@ -65,6 +66,66 @@ def speed_plot(results: Sequence[ModelResult], timings: Mapping[str, Timing]) ->
         )
     device = results[0].network.segmenter.device.type.upper()
     return _table("Speed and size", ["Network", f"Seconds on the {device}", "Parameters"], rows)
+
+
+def networks_table(networks: Sequence[ServedModel], timings: Mapping[str, Timing]) -> str:
+    """A row for each network: what it is, what was measured of it, and where to read more.
+
+    timings: by source; of networks that are missing there is no time yet.
+    """
+    found = {network.source: measured(network.source) for network in networks}
+    datasets = {entry.dataset for entry in found.values() if entry}
+    common = datasets.pop() if len(datasets) == 1 else ""
+    rows = [
+        _network_row(network, found[network.source], common, timings.get(network.source))
+        for network in networks
+    ]
+    metric = f"mean IoU, {common}" if common else "mean IoU"
+    device = networks[0].segmenter.device.type.upper()
+    head = ["Network", "Year", "Idea", "Parameters", metric, f"Median time ({device})", "Read"]
+    return _table(strings.NETWORKS_CAPTION, head, rows)
+
+
+def _network_row(
+    network: ServedModel, metric: Measured | None, common: str, timing: Timing | None
+) -> str:
+    paper = PAPERS[network.model.architecture]
+    mean_iou = f"{100 * metric.mean_iou:.1f} %" if metric else "-"
+    if metric and not common:
+        mean_iou += f" ({metric.dataset})"
+    time = "-" if timing is None else f"{timing[0]:.2f} s"
+    links = [
+        ("paper", paper.address),
+        ("card", card_address(network)),
+        ("code", code_address(network.model.architecture)),
+    ]
+    cells = [str(paper.year), paper.idea, millions(network), mean_iou, time]
+    return (
+        f'<tr><th scope="row">{escape(network.title)}</th>'
+        + "".join(
+            f'<td data-label="{escape(label)}">{escape(cell)}</td>'
+            for label, cell in zip(strings.NETWORKS_LABELS, cells, strict=True)
+        )
+        + f"<td>{' · '.join(_link(network.title, *link) for link in links if link[1])}</td></tr>"
+    )
+
+
+def _link(title: str, kind: str, address: str | None) -> str:
+    label = strings.LINKS[kind]
+    return (
+        f'<a href="{escape(address or "")}" target="_blank" rel="noopener" '
+        f'aria-label="{escape(f"{label} of {title}")}">{escape(label)}</a>'
+    )
+
+
+def outside_hint(text: str, scene: str, label: str) -> str:
+    """A sentence with a button that changes to the scene; without a scene the sentence alone."""
+    button = (
+        f'<button type="button" data-scene="{escape(scene)}">{escape(label)}</button>'
+        if scene
+        else ""
+    )
+    return f'<div class="notice hint" role="status"><span>{escape(text)}</span>{button}</div>'
 
 
 def iou_plot(

@@ -6,8 +6,10 @@ SEGMODELS_MODELS names (Hub ids or folders, comma-separated).
 
 import base64
 import io
+import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +19,15 @@ import gradio as gr
 from PIL import Image, ImageOps
 from starlette.middleware import Middleware
 
-from segmodels.demo import server, strings, uploads
+from segmodels.demo import html, server, strings, uploads
 from segmodels.demo.api import add_api
 from segmodels.demo.callbacks import CLEARED, NOTES, Callbacks, PageUpdate, Updates
 from segmodels.demo.components import ASSETS, CSS, example_strip, figures, image_input, viewer
 from segmodels.demo.link_preview import LinkPreview, address_of
-from segmodels.demo.scenes import scene_of
+from segmodels.demo.scenes import ExamplesError, example_folder
 from segmodels.demo.service import MAX_PIXELS, ComparisonService
 from segmodels.demo.user_models import MAX_BYTES
+from segmodels.demo.waiting import LANE, place_in_queue
 from segmodels.hub.checkpoint import CheckpointError
 from segmodels.inference.comparison import ServedModel, load_networks, served_sources
 
@@ -32,6 +35,7 @@ CLONE = Path(__file__).resolve().parents[2]  # the repository, unless the packag
 EXAMPLES = CLONE / "examples"
 WEIGHTS = CLONE / "weights_card"
 QUEUE_SIZE = 20
+QUEUE_LOOK = 1.0  # seconds between two looks at a visitor's place in the queue
 SAMPLES = 8
 FIRST_TAB = "areas"
 THUMBNAIL = (144, 96)  # pixels
@@ -48,6 +52,7 @@ class Thumbnail(TypedDict):
     key: str
     title: str
     caption: str
+    notes: list[dict[str, Any]]
     src: str
 
 
@@ -61,11 +66,13 @@ class Page:
         self.session = gr.State(time_to_live=server.KEPT_SECONDS)  # a Session, once there is one
         self.compared = gr.Textbox(visible=False)
         self.replacements = gr.State({})
+        self.shown_scene = gr.Textbox(visible=False)
         self.open_tab = gr.State(FIRST_TAB)
         self.filled = gr.State([])
         self.lay_out_input()
         self.masks = viewer(elem_id="masks")
         self.panel_file = gr.File(visible="hidden", elem_id="panel-file")
+        self.table = gr.HTML(elem_id="facts")
         self.tabs: dict[str, gr.Tab] = {}
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as self.tab_bar:
             self.lay_out_insights()
@@ -88,7 +95,11 @@ class Page:
             "code": self.code,
             "panel_file": self.panel_file,
             "areas": self.areas,
+            "table": self.table,
             "iou": self.iou,
+            "queue_note": self.queue_note,
+            "outside_note": self.outside_note,
+            "agreement_note": self.agreement_note,
             "image_note": self.image_note,
             "heat_note": self.heat_note,
             "skips_note": self.skips_note,
@@ -124,21 +135,25 @@ class Page:
                     self.button = gr.Button(
                         "Compare", variant="primary", size="sm", elem_id="compare", min_width=90
                     )
-            with gr.Column(scale=1, min_width=280):
-                self.scene = gr.Radio(
-                    [(scene_of(scene).label, scene) for scene in self.scenes],
-                    value=self.scenes[0],
-                    label="Trained for",
-                    visible=len(self.scenes) > 1,
-                    elem_id="scene",
-                )
+            with gr.Column(scale=1, min_width=280, elem_id="input-choice"):
+                with gr.Row(elem_id="scenes"):
+                    self.scene = gr.Radio(
+                        [(self.service.scene(scene).label, scene) for scene in self.scenes],
+                        value=self.scenes[0],
+                        label="Trained for",
+                        visible=len(self.scenes) > 1,
+                        elem_id="scene",
+                    )
+                    self.scene_note = gr.Markdown(
+                        self.service.scene(self.scenes[0]).description, elem_id="scene-note"
+                    )
                 self.strip = example_strip(
                     value=self.thumbnails(self.scenes[0]), elem_id="examples"
                 )
-                self.scene_note = gr.Markdown(
-                    scene_of(self.scenes[0]).description, elem_id="scene-note"
-                )
+        self.clock = gr.Timer(QUEUE_LOOK, active=False)
+        self.queue_note = gr.HTML(elem_classes="slot", elem_id="queue-note")
         self.image_note = gr.HTML(elem_classes="slot", elem_id="image-note")
+        self.outside_note = gr.HTML(elem_classes="slot", elem_id="outside-note")
 
     def thumbnails(self, scene: str) -> list[Thumbnail]:
         """The scene's examples, for the strip."""
@@ -147,6 +162,7 @@ class Page:
                 "key": example.key,
                 "title": example.title,
                 "caption": example.caption,
+                "notes": [asdict(note) for note in example.notes],
                 "src": thumbnail_url(self.service.example_path(example)),
             }
             for example in self.service.examples(scene)
@@ -161,6 +177,7 @@ class Page:
             self.areas = gr.HTML(elem_id="areas")
         with self.tab("agreement"):
             gr.Markdown(strings.AGREEMENT_HELP)
+            self.agreement_note = gr.HTML(elem_classes="slot")
             self.agreement = viewer(elem_id="agreement")
         with self.tab("confidence"):
             gr.Markdown(strings.CONFIDENCE_HELP)
@@ -252,12 +269,13 @@ class Page:
 
     def wire(self, page: gr.Blocks) -> None:
         """What happens when something is used."""
+        self.blocks = page
         inputs = [
             *(self.picture, self.scene, self.replacements, self.session),
             *(self.compared, self.open_tab),
         ]
-        everything = [self.outputs[name] for name in CLEARED]
-        networks: dict[str, Any] = {"concurrency_id": "networks", "api_visibility": "private"}
+        everything = [self.table, *(self.outputs[name] for name in CLEARED)]
+        networks: dict[str, Any] = {"concurrency_id": LANE, "api_visibility": "private"}
         light: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         callbacks = self.callbacks
 
@@ -265,38 +283,54 @@ class Page:
             self.load,
             None,
             [
-                *(self.picture, self.scene, self.strip, self.scene_note),
+                *(self.picture, self.scene, self.shown_scene, self.strip, self.scene_note),
                 *(self.tab_bar, self.open_tab, self.programs),
                 *everything,
             ],
             show_progress="hidden",
             **light,
         )
+        self.scene.change(
+            self.show_scene,
+            [self.scene, self.compared],
+            [self.strip, self.scene_note, self.shown_scene, self.picture],
+            **light,
+        )
+        self.scene.change(None, self.scene, None, js=SCENE_ADDRESS % json.dumps(self.scenes[0]))
+        changes = [self.picture.change, self.shown_scene.change, self.replacements.change]
         gr.on(
-            [self.picture.change, self.scene.change, self.replacements.change],
+            changes,
             self.updates(callbacks.run),
             inputs,
             everything,
             trigger_mode="always_last",
-            show_progress="minimal",
-            show_progress_on=self.masks,
+            show_progress="hidden",
             **networks,
         )
         self.button.click(
             self.updates(callbacks.run_again),
             inputs,
             everything,
-            show_progress="minimal",
-            show_progress_on=self.masks,
+            show_progress="hidden",
             **networks,
+        )
+        gr.on(
+            [*changes, self.button.click],
+            lambda: gr.Timer(active=True),
+            None,
+            self.clock,
+            show_progress="hidden",
+            **light,
+        )
+        self.clock.tick(
+            self.show_place, None, [self.queue_note, self.clock], show_progress="hidden", **light
         )
         self.change.upload(lambda path: path, self.change, self.picture, **light)
         self.strip.select(self.choose_example, self.scene, self.picture, **light)
-        self.scene.change(self.show_scene, self.scene, [self.strip, self.scene_note], **light)
         self.masks.select(
-            self.download_panel,
-            [self.session, self.compared],
-            [self.panel_file, self.image_note],
+            self.use_panel,
+            [self.session, self.compared, self.scene, self.replacements],
+            [self.panel_file, self.image_note, self.replacements],
             show_progress="hidden",
             api_visibility="private",
         ).then(None, self.panel_file, None, js=SAVE_FILE, **light)
@@ -304,7 +338,8 @@ class Page:
         self.label.change(
             self.updates(callbacks.judge),
             [self.label, self.session, self.compared],
-            [self.errors, self.iou, self.truth_note],
+            [self.errors, self.iou, self.truth_note, self.masks],
+            show_progress_on=self.errors,
             api_visibility="private",
         )
         self.sample.click(
@@ -377,16 +412,26 @@ class Page:
         values = self.by_component(self.callbacks.welcome(scene, wanted.get("example", "")))
         if request.request is not None:
             values[self.programs] = self.service.programs(address_of(request.request.scope))
-        values[self.open_tab] = tab
+        values |= {self.open_tab: tab, self.shown_scene: scene}
         if scene != self.scenes[0]:
             values |= {self.scene: scene, self.strip: self.thumbnails(scene)}
-            values[self.scene_note] = scene_of(scene).description
+            values[self.scene_note] = self.service.scene(scene).description
         if tab != FIRST_TAB:
             values[self.tab_bar] = gr.Tabs(selected=tab)
         return values
 
-    def show_scene(self, scene: str) -> tuple[list[Thumbnail], str]:
-        return self.thumbnails(scene), scene_of(scene).description
+    def show_scene(self, scene: str, compared: str) -> tuple[Any, ...]:
+        """The scene's examples and words, and an example of it in the place of one of another."""
+        example = self.callbacks.example_for_scene(scene, compared)
+        description = self.service.scene(scene).description
+        return self.thumbnails(scene), description, scene, example or gr.skip()
+
+    def show_place(self, request: gr.Request) -> tuple[str, gr.Timer]:
+        """The visitor's place in the queue, as long as there is one."""
+        expected = self.service.expected_seconds()
+        place = place_in_queue(self.blocks, request.session_hash or "", expected)
+        text = strings.queue(place.ahead, place.seconds) if place else ""
+        return html.notice(text), gr.Timer(active=place is not None)
 
     def choose_example(self, scene: str, event: gr.EventData) -> Any:
         """The image of the example with the event's key."""
@@ -395,13 +440,32 @@ class Page:
                 return str(self.service.example_path(example))
         return gr.skip()
 
-    def download_panel(
-        self, session: Any, compared: str, event: gr.EventData
+    def use_panel(
+        self,
+        session: Any,
+        compared: str,
+        scene: str,
+        replacements: dict[str, str],
+        event: gr.EventData,
     ) -> Iterator[dict[Any, Any]]:
-        """The class map of the panel with the event's number."""
-        for update in self.callbacks.download_panel(int(event.panel), session, compared):
+        """What a panel's controls ask for: its class map, another network, or to share all."""
+        kind, number = event.kind, int(event.panel)
+        if kind == "network":
+            updates = self.callbacks.replace_network(
+                scene, number, str(event.network), replacements
+            )
+        elif kind == "share":
+            updates = self.callbacks.share(session, compared)
+        else:
+            updates = self.callbacks.download_panel(number, session, compared)
+        for update in updates:
             yield {self.panel_file: None, **self.by_component(update)}
 
+
+# Runs in the browser: the scene in the page's address, unless it is the first.
+SCENE_ADDRESS = """(scene) => {
+    window.segmodels?.address({ scene: scene === %s ? "" : scene });
+}"""
 
 # Runs in the browser: saves the file that a hidden component got, under its own name.
 SAVE_FILE = """(file) => {
@@ -424,9 +488,11 @@ def thumbnail_url(path: Path) -> str:
 
 def build_page(networks: list[ServedModel]) -> gr.Blocks:
     """The page for these networks, and the named endpoints of its API."""
-    service = ComparisonService(networks, EXAMPLES)
+    examples = example_folder(EXAMPLES)
+    service = ComparisonService(networks, examples)
+    introduction = examples.introduction or strings.INTRODUCTION
     with gr.Blocks(title=strings.TITLE, analytics_enabled=False) as page:
-        gr.Markdown(strings.INTRODUCTION, elem_id="introduction")
+        gr.Markdown(f"# {strings.TITLE}\n{introduction}", elem_id="introduction")
         content = Page(service)
         content.wire(page)
         gr.Markdown(
@@ -446,9 +512,9 @@ def create_page() -> gr.Blocks:
     server.prepare(MAX_PIXELS)
     try:
         networks = load_networks(served_sources(WEIGHTS))
-    except CheckpointError as error:
+        return build_page(networks)
+    except (CheckpointError, ExamplesError) as error:
         raise SystemExit(f"segmodels: {error}") from error
-    return build_page(networks)
 
 
 def serve(page: gr.Blocks, host: str | None = None, port: int | None = None) -> None:

@@ -1,6 +1,7 @@
 """What the page asks for, computed: the comparison, and on request what explains it. Knows the
 networks that are served, those that visitors bring, and nothing of a page."""
 
+import logging
 import statistics
 import threading
 from collections import OrderedDict
@@ -10,14 +11,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from segmodels.data.image_io import read_image
+from segmodels.data.image_io import PictureError, list_images, read_image
+from segmodels.data.labels import read_label
 from segmodels.demo import html, strings, viewer
-from segmodels.demo.downloads import class_map_file, files, snippet
-from segmodels.demo.ground_truth import judge, read_label
-from segmodels.demo.scenes import Example, examples_of
+from segmodels.demo.downloads import class_map_file, comparison_file, files, snippet
+from segmodels.demo.ground_truth import judge
+from segmodels.demo.image_notes import image_notes
+from segmodels.demo.scene_fit import Outside, assess, may_be_outside
+from segmodels.demo.scenes import Example, ExampleFolder, Scene, in_order
 from segmodels.demo.session import Session, new_session
 from segmodels.demo.user_models import UserModels
-from segmodels.demo.viewer import HEAT_SIZE, View
+from segmodels.demo.viewer import HEAT_SIZE, OtherNetwork, Truth, View
 from segmodels.inference.comparison import (
     ModelFailure,
     ModelResult,
@@ -25,8 +29,11 @@ from segmodels.inference.comparison import (
     by_scene,
     compare,
     results_of,
+    share_classes,
 )
 from segmodels.inference.decoded_image import DecodedImage, file_digest
+
+log = logging.getLogger(__name__)
 
 MAX_PIXELS = 50_000_000
 Answers = Sequence[ModelResult | ModelFailure]
@@ -38,12 +45,26 @@ class ViewError(ValueError):
 
 @dataclass(frozen=True)
 class Shown:
-    """A comparison as far as it has got. session: once it is complete."""
+    """A comparison as far as it has got.
+
+    note: on what of the image is not used. session: once it is complete.
+    """
 
     masks: View
+    note: str
     areas: str
+    table: str
     agreement: View | None
     session: Session | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A comparison against a ground truth. masks: the comparison with it among the panels."""
+
+    errors: View
+    iou: str
+    masks: View
 
 
 class RunTimes:
@@ -78,6 +99,13 @@ class RunTimes:
             warm = {r.network.source: self._seconds.get(_run_key(r), []) for r in results}
         return {source: (statistics.median(s), len(s)) for source, s in warm.items() if s}
 
+    def overall(self, sources: Sequence[str]) -> dict[str, tuple[float, int]]:
+        """By source: the median of the warm runs at whatever sizes, and how many there were."""
+        with self._lock:
+            runs = list(self._seconds.items())
+        warm = {s: [t for (own, _), ts in runs if own == s for t in ts] for s in sources}
+        return {source: (statistics.median(s), len(s)) for source, s in warm.items() if s}
+
 
 def _run_key(result: ModelResult) -> tuple[str, tuple[int, int]]:
     height, width = result.segmentation.class_map.shape
@@ -89,21 +117,22 @@ class ComparisonService:
 
     Args:
         networks: those served, each scene's at least one.
-        examples: a folder of example images; `labels/` in it holds label images of the same stem
-            for some of them, and their class names in classes.txt.
+        examples: example images; `labels/` in their folder holds label images of the same stem for
+            some of them, and their class names in classes.txt.
     """
 
-    def __init__(self, networks: Sequence[ServedModel], examples: Path | None = None) -> None:
-        self.scenes = by_scene(networks)
+    def __init__(
+        self, networks: Sequence[ServedModel], examples: ExampleFolder | None = None
+    ) -> None:
+        scenes = by_scene(networks)
+        self.scenes = {name: scenes[name] for name in in_order(list(scenes))}
         self.networks = {network.source: network for network in networks}
         self.user_models = UserModels(str(networks[0].segmenter.device))
-        self.examples_folder = examples if examples and examples.is_dir() else None
-        self.labels = _labels(self.examples_folder)
+        self.example_folder = examples or ExampleFolder(None)
+        self.labels = _labels(self.example_folder.folder)
         self.run_times = RunTimes()
         self.examples_by_digest = {
-            file_digest(self.example_path(example)): example
-            for scene in self.scenes
-            for example in self.examples(scene)
+            file_digest(self.example_path(example)): example for example in self.example_folder.all
         }
 
     def network(self, source: str) -> ServedModel:
@@ -115,14 +144,34 @@ class ComparisonService:
         replacements: Hub id by the name of the network that it replaces."""
         return [replacements.get(network.name, network.source) for network in self.scenes[scene]]
 
+    def scene(self, name: str) -> Scene:
+        """What the page says of a scene."""
+        return self.example_folder.scene(name, self.scenes[name][0].model.class_names)
+
     def examples(self, scene: str) -> list[Example]:
         """The scene's example images."""
-        return examples_of(scene, self.examples_folder)
+        return self.example_folder.examples(scene)
 
     def example_path(self, example: Example) -> Path:
         """Where the example's image is."""
-        assert self.examples_folder is not None
-        return self.examples_folder / example.file
+        return self.example_folder.path(example)
+
+    def expected_seconds(self) -> float:
+        """Of a comparison, as a guess: of the first scene's networks, 1 s each until they ran."""
+        sources = self.sources_of(next(iter(self.scenes)), {})
+        known = self.run_times.overall(sources)
+        return sum(known[source][0] if source in known else 1.0 for source in sources)
+
+    def outside(self, session: Session) -> Outside | None:
+        """Whether the image is probably of no kind that the scene's networks know. Not asked of
+        networks of visitors, nor of a choice of networks of several scenes."""
+        own = self.sources_of(session.scene, {})
+        if list(session.sources) != own or len(self.scenes) < 2:
+            return None
+        results = results_of(session.answers(self.network))
+        if not may_be_outside(results):
+            return None
+        return assess(results[0].segmentation.image, session.scene, self.scenes)
 
     def compare(
         self, path: str, digest: str, sources: Sequence[str], scene: str
@@ -131,21 +180,58 @@ class ComparisonService:
         Raises PictureError."""
         networks = [self.network(source) for source in sources]
         image = DecodedImage(read_image(path, max_pixels=MAX_PIXELS), digest)
-        url, size = viewer.image_url(image.image), image.array.shape[:2]
+        url = viewer.image_url(image.image)
+        note = image_notes(Path(path), image.image)
+        truth = self._example_truth(digest, networks, image.image)
         answers: list[ModelResult | ModelFailure] = []
-        yield Shown(viewer.comparison(url, size, networks, answers), "", None, None)
+
+        def shown(agreement: View | None = None, session: Session | None = None) -> Shown:
+            masks = self._masks(url, image.image, digest, networks, answers, truth)
+            table = self.table(networks)
+            return Shown(masks, note, self._plots(networks, answers), table, agreement, session)
+
+        yield shown()
         for answer in compare(networks, image):
             answers.append(answer)
             if isinstance(answer, ModelResult):
                 self.run_times.record(answer)
             if len(answers) < len(networks):
-                masks = viewer.comparison(url, size, networks, answers)
-                yield Shown(masks, self._plots(networks, answers), None, None)
+                yield shown()
         results = results_of(answers)
-        agreement = viewer.agreement_view(url, size, results) if len(results) > 1 else None
-        session = new_session(digest, path, scene, answers)
-        masks = viewer.comparison(url, size, networks, answers)
-        yield Shown(masks, self._plots(networks, answers), agreement, session)
+        size = image.array.shape[:2]
+        agreement = viewer.agreement_view(url, size, results) if share_classes(results) else None
+        yield shown(agreement, new_session(digest, path, scene, answers))
+
+    def _masks(
+        self,
+        url: str,
+        image: Image.Image,
+        digest: str,
+        networks: Sequence[ServedModel],
+        answers: Answers,
+        truth: Truth | None,
+    ) -> View:
+        return viewer.comparison(
+            url,
+            (image.height, image.width),
+            networks,
+            answers,
+            truth=truth,
+            others=self._others(networks),
+            share="link" if digest in self.examples_by_digest else "image",
+        )
+
+    def _others(self, shown: Sequence[ServedModel]) -> list[OtherNetwork]:
+        """The networks that are served besides."""
+        sources = {network.source for network in shown}
+        return [
+            {
+                "name": network.name,
+                "title": f"{network.title} ({self.scene(network.scene).label})",
+            }
+            for network in self.networks.values()
+            if network.source not in sources
+        ]
 
     def run(
         self,
@@ -238,29 +324,60 @@ class ComparisonService:
         for done, view in enumerate(views):
             yield view, done
 
-    def truth(self, session: Session, label: str | None) -> tuple[View, str] | None:
-        """The errors, and a plot of the IoU, against the visitor's label image or, without one,
-        the example's; None without either. Raises PictureError."""
-        results = results_of(session.answers(self.network))
+    def truth(self, session: Session, label: str | None) -> Judged | None:
+        """The comparison against the visitor's label image or, without one, the example's; None
+        without either. Raises PictureError."""
+        answers = session.answers(self.network)
+        networks = [answer.network for answer in answers]
+        results = results_of(answers)
         first = results[0].segmentation
-        names, palette = first.class_names, first.palette
         if label is None:
-            label, names = self.labels.get(session.digest, (None, names))
-            if label is None or not set(names) <= set(first.class_names):
-                return None
-            palette = [first.palette[first.class_names.index(name)] for name in names]
-        target = read_label(label, first.class_map.shape, names, palette)
-        judgements = [judge(target, names, result) for result in results]
-        return (
-            viewer.error_view(viewer.image_url(first.image), target, names, palette, judgements),
+            truth = self._example_truth(session.digest, networks, first.image)
+        else:
+            truth = _truth(label, first.image, first.class_names, networks)
+        if truth is None:
+            return None
+        names, palette = truth.class_names, truth.palette
+        judgements = [judge(truth.target, names, result) for result in results]
+        url = viewer.image_url(first.image)
+        return Judged(
+            viewer.error_view(url, truth, judgements),
             html.iou_plot(judgements, names, palette),
+            self._masks(url, first.image, session.digest, networks, answers, truth),
         )
+
+    def masks(self, session: Session) -> View:
+        """The comparison again, as it was first shown."""
+        answers = session.answers(self.network)
+        networks = [answer.network for answer in answers]
+        image = session.image()
+        truth = self._example_truth(session.digest, networks, image)
+        url = viewer.image_url(image)
+        return self._masks(url, image, session.digest, networks, answers, truth)
+
+    def _example_truth(
+        self, digest: str, networks: Sequence[ServedModel], image: Image.Image
+    ) -> Truth | None:
+        """The label of an example, if the first network knows its classes."""
+        label, names = self.labels.get(digest, (None, None))
+        if label is None:
+            return None
+        try:
+            return _truth(label, image, names or networks[0].model.class_names, networks)
+        except PictureError as error:  # an operator's
+            log.warning("the label of an example is not used: %s", error)
+            return None
 
     def downloads(self, session: Session, folder: Path) -> list[Path]:
         """The files of the comparison, written to `folder`: the archive first, the comparison as
         one image last."""
         answers = session.answers(self.network)
         return files(folder, Path(session.path).stem, session.scene, answers)
+
+    def comparison_image(self, session: Session, folder: Path) -> Path:
+        """The comparison as one image, written to `folder`."""
+        results = results_of(session.answers(self.network))
+        return comparison_file(folder, Path(session.path).stem, results)
 
     def class_map(self, session: Session, number: int, folder: Path) -> Path:
         """The class map of one panel, written to `folder`. ViewError where there is none."""
@@ -291,6 +408,11 @@ class ComparisonService:
             scenes=", ".join(f"`{scene}`" for scene in self.scenes),
         )
 
+    def table(self, networks: Sequence[ServedModel]) -> str:
+        """What there is to know of the networks."""
+        timings = self.run_times.overall([network.source for network in networks])
+        return html.networks_table(networks, timings)
+
     def _plots(self, networks: Sequence[ServedModel], answers: Answers) -> str:
         results = results_of(answers)
         if not results:
@@ -304,14 +426,30 @@ def _heat_size(network: ServedModel, image: Image.Image) -> int:
     return network.model.working_size or min(HEAT_SIZE, max(image.size))
 
 
-def _labels(examples: Path | None) -> dict[str, tuple[str, list[str]]]:
-    """By the digest of an example image: its label, and the label's class names."""
+def _truth(
+    label: str, image: Image.Image, class_names: Sequence[str], networks: Sequence[ServedModel]
+) -> Truth | None:
+    """A label image of ids into `class_names`, in the colors of the first network; None if it does
+    not know them. Raises PictureError."""
+    model = networks[0].model
+    if not set(class_names) <= set(model.class_names):
+        return None
+    palette = [model.palette[model.class_names.index(name)] for name in class_names]
+    target = read_label(label, (image.height, image.width), class_names, palette)
+    return Truth(target, list(class_names), [list(color) for color in palette])
+
+
+def _labels(examples: Path | None) -> dict[str, tuple[str, list[str] | None]]:
+    """By the digest of an example image: its label, and the label's class names; None for those of
+    the networks."""
     folder = None if examples is None else examples / "labels"
     if examples is None or folder is None or not folder.is_dir():
         return {}
-    names = (folder / "classes.txt").read_text(encoding="utf-8").split()
+    classes = folder / "classes.txt"
+    lines = classes.read_text(encoding="utf-8").splitlines() if classes.is_file() else []
+    names = [line.strip() for line in lines if line.strip()] or None
     return {
         file_digest(image): (str(folder / f"{image.stem}.png"), names)
-        for image in sorted(examples.iterdir())
-        if image.is_file() and (folder / f"{image.stem}.png").is_file()
+        for image in list_images(examples).images
+        if (folder / f"{image.stem}.png").is_file()
     }

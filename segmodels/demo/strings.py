@@ -2,21 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from math import isnan
+from typing import TYPE_CHECKING
 
 from segmodels.inference import comparison
 from segmodels.inference.comparison import ModelFailure, ModelResult, ServedModel, results_of
 from segmodels.utils.palette import is_background
+
+if TYPE_CHECKING:
+    from segmodels.demo.video import VideoProgress
 
 TITLE = "FCN, U-Net and SegNet, side by side"
 DESCRIPTION = (
     "Three classic networks name the class of every pixel of your image: compare their masks, "
     "where they disagree, and what each costs."
 )
-INTRODUCTION = f"""
-# {TITLE}
-Three classic networks name the class of every pixel. Where do they agree, and where does one of
-them blur a pole or lose a pedestrian? Drop an image anywhere, paste one, or click an example.
-"""
+INTRODUCTION = (
+    "Three classic networks name the class of every pixel. Where do they disagree? Drop an image "
+    "anywhere, paste one, or click an example."
+)
 PRIVACY = (
     "Your image is segmented on this server and shown to nobody else. It goes to no other service, "
     "is used for nothing else, and is deleted after {minutes} minutes."
@@ -38,7 +41,17 @@ VIEWER = {
     "split": "Slider",
     "opacity": "Opacity",
     "panels": "Panels",
-    "all": "All",
+    "shows": "Shown in panel",
+    "ownNetworks": "In this comparison",
+    "otherNetworks": "Run instead",
+    "share": "Share",
+    "shareHelp": {
+        "link": "Copy a link to what is shown",
+        "image": "Download the comparison as an image; an image of yours is in no link",
+    },
+    "copied": "The link is copied.",
+    "link": "The link to what is shown",
+    "original": "Original",
     "against": "Left of the slider",
     "choice": "Probability of",
     "legend": "Classes: switch one off or on in all panels",
@@ -64,6 +77,7 @@ STRIP = {
     "example": "Example",
     "recent": "Your images",
     "again": "Compare again",
+    "look": "Look for",
 }
 
 NO_IMAGE = "Choose an image first: drop one on the page, or click an example."
@@ -72,6 +86,11 @@ EXPIRED = (
     "The image has expired: it was deleted from this server after {minutes} minutes. What is shown "
     "stays; choose the image again to go on."
 )
+TRANSPARENCY = "The image has transparent parts: they lie over white."
+FIRST_FRAME = "The image is animated: its first frame is used."
+FIRST_PAGE = "The file has several pages: the first is used."
+NO_COMMON_CLASSES = "These networks have no class in common, so no agreement is stated."
+ONE_NETWORK = "One network alone agrees with nothing: this scene has no second one."
 NO_DROPOUT = "None of these networks was trained with dropout, so there is nothing to sample."
 NO_FCN = "None of these networks is an FCN with skip connections."
 LOADING = "Asking the Hugging Face Hub …"
@@ -120,6 +139,38 @@ DOWNLOADS_HELP = (
     "overlays, the classes as JSON (id, name and colour, model and revision), the metrics as JSON, "
     "the comparison as one image to share, and all of it as one ZIP archive."
 )
+VIDEO_HELP = (
+    "A video of up to {seconds} seconds: the masks of the scene's networks side by side, as a "
+    "video with the times of its frames and without sound. Fewer frames a second are ready sooner."
+)
+NO_PYAV = (
+    "This server reads no videos. To serve the page with videos: "
+    '`pip install "segmodels[demo,video]"`.'
+)
+NO_VIDEO = "Choose a video first: an MP4, MOV or WebM file. It is kept for some minutes only."
+EVERY_FRAME = "all"
+VIDEO_STARTS = "Reading the video …"
+VIDEO_STOPPED = "Stopped."
+VIDEO_FAILED = "The networks failed on this video; a smaller one may work."
+FRAME_FAILED = "failed on this video"
+CAMERA_HELP = (
+    "One network on the images of your camera, live: a frame is sent when the last one is "
+    "answered, and none is kept."
+)
+CAMERA = {
+    "start": "Start camera",
+    "stop": "Stop camera",
+    "asking": "Allow the browser to use the camera …",
+    "waiting": "Waiting for the first mask …",
+    "rate": "frames a second",
+    "refused": "The browser gives no camera: there is none, or it was not allowed.",
+    "insecure": "Browsers give a camera to pages at https:// or localhost only.",
+    "lost": "The camera was taken away.",
+    "hidden": "Paused: the tab was left.",
+    "limit": "Paused after three minutes.",
+    "silent": "No answer from the server, which may be busy. Try again.",
+}
+CAMERA_FAILED = "The network failed on this frame."
 OWN_HELP = (
     "Put a model of yours in the place of one of these: the Hugging Face model ID of a public "
     "repository that `push_to_hub` or `segmodels push` has written. Only safetensors files are "
@@ -143,6 +194,9 @@ class id, palette embedded. Models: {models}. `/compare(picture, scene)` answers
 "areas"}}}}}}`. Scenes: {scenes}.
 """
 
+NETWORKS_CAPTION = "The networks"
+NETWORKS_LABELS = ("", "", "parameters", "mean IoU", "median time")  # of cells, on a phone
+LINKS = {"paper": "paper", "card": "model card", "code": "code"}
 NETWORKS = {
     "fcn": """
 ## FCN (Long, Shelhamer, Darrell, 2015)
@@ -193,9 +247,9 @@ def progress(networks: Sequence[ServedModel], answers: Sequence[ModelResult | Mo
         number = len(answers) + 1
         return f"{networks[len(answers)].title} is running, {number} of {len(networks)} …"
     results = results_of(answers)
-    return (
-        agreement(comparison.agreement(comparison.comparable(results))) if len(results) > 1 else ""
-    )
+    if comparison.share_classes(results):
+        return agreement(comparison.agreement(comparison.comparable(results)))
+    return NO_COMMON_CLASSES if len(results) > 1 else ""
 
 
 def mask_alt(title: str, areas: Mapping[str, float]) -> str:
@@ -276,3 +330,55 @@ def model_loaded(network: ServedModel) -> str:
 def sampling(number: int, count: int, samples: int) -> str:
     """How far the sampling is."""
     return f"Drawing {samples} samples, network {number} of {count} …"
+
+
+def video_progress(progress: "VideoProgress") -> str:
+    """How far a video is."""
+    of = f" of {progress.total}" if progress.total else ""
+    left = "" if progress.seconds_left is None else f", about {progress.seconds_left:.0f} s left"
+    return f"Frame {progress.done}{of}{left} …"
+
+
+def video_done(progress: "VideoProgress | None") -> str:
+    """What a video's result is."""
+    frames = f"{progress.done} frames" if progress and progress.done != 1 else "1 frame"
+    sound = " The sound is left out." if progress and progress.has_sound else ""
+    return f"Done: {frames}. The video is for looking at, its colors are compressed.{sound}"
+
+
+def video_too_slow(seconds: float | None) -> str:
+    """Why a video is not segmented to its end."""
+    needed = "more than 10 minutes" if seconds is None else f"about {seconds / 60:.0f} minutes"
+    return (
+        f"This video takes {needed} on this server, which allows 10: choose fewer frames a second "
+        "or a shorter video."
+    )
+
+
+def queue(ahead: int, seconds: float) -> str:
+    """A place in the queue, and what is shown meanwhile."""
+    before = "1 call is" if ahead == 1 else f"{ahead} calls are"
+    return f"Waiting: {before} before yours, about {_rounded(seconds)} s. {KEPT}"
+
+
+KEPT = "The last result stays until then."
+
+
+def _rounded(seconds: float) -> int:
+    """As exact as a guess: whole seconds up to 10, then steps of 5."""
+    return max(1, round(seconds)) if seconds < 10 else 5 * round(seconds / 5)
+
+
+def outside(kind: str, description: str) -> str:
+    """An image is probably none that a scene's networks know."""
+    first = description.split(":")[0].rstrip(".").lower()
+    if kind == "nothing":
+        found = "The networks see nothing but background"
+    else:
+        found = "The networks agree on little and are unsure"
+    return f"{found}: this image is probably outside what they were trained for ({first})."
+
+
+def try_scene(label: str) -> str:
+    """The button that changes to a better scene."""
+    return f"Try {label}"

@@ -6,7 +6,8 @@ import base64
 import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +95,18 @@ class Scale(TypedDict):
     colors: list[list[int]]
 
 
+class OtherNetwork(TypedDict):
+    """A network that can take the place of one that is shown. name: the served network's."""
+
+    name: str
+    title: str
+
+
 class View(TypedDict):
     """The viewer's value. size: [width, height] of the image. views: those that it offers.
-    choices: names of the maps that every panel has. downloads: each panel can be downloaded."""
+    choices: names of the maps that every panel has. downloads: each panel can be downloaded.
+    extras: panels that the visitor may show in the place of others, the ground truth for example.
+    others: networks that are served besides. share: what the share button gives."""
 
     image: str
     size: list[int]
@@ -108,7 +118,10 @@ class View(TypedDict):
     choices: list[str]
     views: list[str]
     downloads: bool
-    labels: Mapping[str, str]
+    extras: list[Panel]
+    others: list[OtherNetwork]
+    share: Literal["", "link", "image"]
+    labels: Mapping[str, Any]
 
 
 def image_url(image: Image.Image) -> str:
@@ -144,6 +157,9 @@ def view(
     choices: Sequence[str] = (),
     views: Sequence[str] = ("overlay", "map", "image", "split"),
     downloads: bool = False,
+    extras: Sequence[Panel] = (),
+    others: Sequence[OtherNetwork] = (),
+    share: Literal["", "link", "image"] = "",
 ) -> View:
     """The viewer's value for the image at `url`, whose (height, width) is `size`."""
     return {
@@ -157,6 +173,9 @@ def view(
         "choices": list(choices),
         "views": list(views),
         "downloads": downloads,
+        "extras": list(extras),
+        "others": list(others),
+        "share": share,
         "labels": strings.VIEWER,
     }
 
@@ -199,13 +218,39 @@ def _with_alpha(colors: Sequence[Sequence[int]], transparent: Sequence[int]) -> 
     ]
 
 
+@dataclass(frozen=True)
+class Truth:
+    """A ground truth. target: (H, W) ids into class_names, void as 255."""
+
+    target: NDArray[np.uint8]
+    class_names: list[str]
+    palette: list[list[int]]
+
+    def panel(self) -> Panel:
+        """The panel that shows it."""
+        return panel(
+            strings.TRUTH,
+            [display(self.target)],
+            self.palette,
+            names=self.class_names,
+            safe_colors=safe_palette(self.class_names),
+            transparent=[n for n, name in enumerate(self.class_names) if is_background(name)],
+            alt=strings.TRUTH,
+        )
+
+
 def comparison(
     url: str,
     size: Sequence[int],
     networks: Sequence[ServedModel],
     answers: Sequence[ModelResult | ModelFailure],
+    *,
+    truth: Truth | None = None,
+    others: Sequence[OtherNetwork] = (),
+    share: Literal["", "link", "image"] = "",
 ) -> View:
-    """The masks of the networks that have answered; the next is running, the others wait."""
+    """The masks of the networks that have answered; the next is running, the others wait.
+    others, share: as in `View`."""
     panels = [answer_panel(answer) for answer in answers]
     for network in networks[len(answers) :]:
         caption = strings.caption(network, None)
@@ -215,14 +260,18 @@ def comparison(
         views.insert(1, "disagreement")
     for network, shown in zip(networks, panels, strict=True):
         shown["architecture"] = network.model.architecture
+    is_complete = len(answers) == len(networks)
     return view(
         url,
         size,
         unique_titles(panels),
-        legend=class_legend(networks, answers),
+        legend=class_legend(networks, answers, truth),
         status=strings.progress(networks, answers),
         views=views,
-        downloads=len(answers) == len(networks),
+        downloads=is_complete,
+        extras=[truth.panel()] if truth else [],
+        others=others,
+        share=share if is_complete else "",
     )
 
 
@@ -285,15 +334,17 @@ def unique_titles(panels: Sequence[Panel]) -> list[Panel]:
     return [{**entry, "title": title} for entry, title in zip(panels, titles, strict=True)]
 
 
-def class_legend(networks: Sequence[ServedModel], answers: Answers = ()) -> list[LegendEntry]:
-    """Each class once, with its ids and its share of the image in each network. A class to which
-    two networks give different colors is there with both."""
+def class_legend(
+    networks: Sequence[ServedModel], answers: Answers = (), truth: Truth | None = None
+) -> list[LegendEntry]:
+    """Each class once, with its ids and its share of the image in each network, and last its ids in
+    the ground truth. A class to which two networks give different colors is there with both."""
+    keys = [(network.model.class_names, network.model.palette) for network in networks]
+    keys += [(truth.class_names, truth.palette)] if truth else []
     entries: dict[tuple[str, tuple[int, ...]], list[list[int]]] = {}
-    for number, network in enumerate(networks):
-        for class_id, (name, color) in enumerate(
-            zip(network.model.class_names, network.model.palette, strict=True)
-        ):
-            ids = entries.setdefault((name, tuple(color)), [[] for _ in networks])
+    for number, (class_names, palette) in enumerate(keys):
+        for class_id, (name, color) in enumerate(zip(class_names, palette, strict=True)):
+            ids = entries.setdefault((name, tuple(color)), [[] for _ in keys])
             ids[number].append(class_id)
     names = [name for name, _ in entries]
     safe = dict(zip(dict.fromkeys(names), safe_palette(list(dict.fromkeys(names))), strict=True))
@@ -311,7 +362,7 @@ def class_legend(networks: Sequence[ServedModel], answers: Answers = ()) -> list
             "ids": ids,
             "shares": [
                 None if area is None or not own else area.get(name, 0.0)
-                for area, own in zip(areas, ids, strict=True)
+                for area, own in zip(areas, ids, strict=False)  # of the truth none are stated
             ],
         }
         for (name, color), ids in entries.items()
@@ -319,7 +370,8 @@ def class_legend(networks: Sequence[ServedModel], answers: Answers = ()) -> list
 
 
 def _owner(networks: Sequence[ServedModel], ids: Sequence[Sequence[int]]) -> str:
-    return ", ".join(network.name for network, own in zip(networks, ids, strict=True) if own)
+    owners = [network.name for network, own in zip(networks, ids, strict=False) if own]
+    return ", ".join(owners) or strings.TRUTH
 
 
 def _entry(name: str, color: Sequence[int], ids: Sequence[Sequence[int]]) -> LegendEntry:
@@ -411,24 +463,10 @@ def uncertainty_panel(
     )
 
 
-def error_view(
-    url: str,
-    target: NDArray[np.uint8],
-    class_names: Sequence[str],
-    palette: Sequence[Sequence[int]],
-    judgements: Sequence[Judgement],
-) -> View:
+def error_view(url: str, truth: Truth, judgements: Sequence[Judgement]) -> View:
     """The ground truth, and beside it each network's errors."""
     colors: list[list[int]] = [ERROR_COLORS[kind] for kind in (RIGHT, WRONG, VOID)]
-    truth = panel(
-        strings.TRUTH,
-        [display(target)],
-        palette,
-        names=class_names,
-        safe_colors=safe_palette(class_names),
-        alt=strings.TRUTH,
-    )
-    panels = [truth] + [
+    panels = [truth.panel()] + [
         panel(
             judgement.result.network.title,
             [display(judgement.errors)],
@@ -444,4 +482,4 @@ def error_view(
         _entry(strings.ERRORS[kind], colors[kind], [[], *([kind] for _ in judgements)])
         for kind in (RIGHT, WRONG, VOID)
     ]
-    return view(url, target.shape, unique_titles(panels), legend=legend)
+    return view(url, truth.target.shape, unique_titles(panels), legend=legend)

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from segmodels.inference.results import LabeledImage
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import SegmentationModel, load_model
 from segmodels.models.registry import architectures
+from segmodels.utils.palette import is_background
 
 Ids = NDArray[np.uint8]
 
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 MODELS_VARIABLE = "SEGMODELS_MODELS"
 AGREE = 0  # of `disagreement`; 1 ... N: that map alone differs; N + 1: otherwise
 RIGHT, WRONG, VOID = 0, 1, 2  # of `errors`
+OWN_SCENE = "own"
 # What networks are for, by the dataset at the end of their names; any other is "own".
 SCENES = {"camvid": "road", "animals": "animals", "biomedical": "biomedical", "msrc": "everyday"}
 
@@ -137,6 +140,9 @@ def _by_publication(folder: Path) -> tuple[int, str]:
 def load_networks(sources: Sequence[str], device: str = "auto") -> list[ServedModel]:
     """Load the networks that are served.
 
+    Networks of one scene have the same classes: one with others than the first of its scene is in
+    the scene "own", and where that has yet others, in "own-2" and so on.
+
     Args:
         sources: Hub ids or folders; one that is given twice is loaded once.
         device: As in `Segmenter`.
@@ -146,10 +152,19 @@ def load_networks(sources: Sequence[str], device: str = "auto") -> list[ServedMo
     """
     sources = list(dict.fromkeys(sources))
     networks = []
+    classes: dict[str, frozenset[str]] = {}
     for source, name in zip(sources, _unique_names(sources), strict=True):
-        scene = SCENES.get(name.rsplit("-", 1)[-1], "own")
-        networks.append(ServedModel(name, scene, Segmenter(load_model(source), device), source))
+        model = load_model(source)
+        scene = _scene(name, frozenset(model.class_names), classes)
+        networks.append(ServedModel(name, scene, Segmenter(model, device), source))
     return networks
+
+
+def _scene(name: str, own: frozenset[str], classes: dict[str, frozenset[str]]) -> str:
+    """The scene of a network with these classes. classes: of each scene so far, is extended."""
+    wanted = SCENES.get(name.rsplit("-", 1)[-1], OWN_SCENE)
+    candidates = chain([wanted, OWN_SCENE], (f"{OWN_SCENE}-{number}" for number in count(2)))
+    return next(scene for scene in candidates if classes.setdefault(scene, own) == own)
 
 
 def _unique_names(sources: Sequence[str]) -> list[str]:
@@ -216,15 +231,16 @@ def compare(
 def summary(scene: str, answers: Sequence[ModelResult | ModelFailure]) -> dict[str, Any]:
     """What the demo's /compare answers, JSON-able.
 
-    The size and the agreement are those of the networks that answered, or None; a network that
-    failed has an "error" in place of seconds and areas.
+    The size and the agreement are those of the networks that answered, or None; the agreement is
+    None too for one network, and for networks that have no class in common. A network that failed
+    has an "error" in place of seconds and areas.
     """
     results = results_of(answers)
     sizes = [list(result.segmentation.class_map.shape[::-1]) for result in results]
     return {
         "scene": scene,
         "size": sizes[0] if sizes else None,
-        "agreement": agreement(comparable(results)) if results else None,
+        "agreement": agreement(comparable(results)) if share_classes(results) else None,
         "models": {answer.network.name: _entry(answer) for answer in answers},
     }
 
@@ -232,6 +248,13 @@ def summary(scene: str, answers: Sequence[ModelResult | ModelFailure]) -> dict[s
 def results_of(answers: Sequence[ModelResult | ModelFailure]) -> list[ModelResult]:
     """The answers of the networks that did not fail."""
     return [answer for answer in answers if isinstance(answer, ModelResult)]
+
+
+def share_classes(results: Sequence[ModelResult]) -> bool:
+    """Whether there are several, and the networks have a class in common besides a background:
+    otherwise they cannot agree, whatever they see."""
+    names = [set(result.segmentation.class_names) for result in results]
+    return len(names) > 1 and any(not is_background(name) for name in set.intersection(*names))
 
 
 def comparable(results: Sequence[ModelResult]) -> list[Ids]:

@@ -5,16 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from segmodels import CheckpointError
+from segmodels import CheckpointError, UNet
+from segmodels.demo import strings
 from segmodels.demo.callbacks import CLEARED, Callbacks
+from segmodels.demo.scene_fit import Outside
+from segmodels.demo.scenes import ExampleFolder
 from segmodels.demo.service import ComparisonService
 from segmodels.inference.decoded_image import file_digest
+from tests.support.networks import tiny_network
 
 
 @pytest.fixture
-def callbacks(service):
-    return Callbacks(service)
+def callbacks(service, monkeypatch):
+    callbacks = Callbacks(service)
+    monkeypatch.setattr(callbacks, "outside", lambda session: None)  # these networks know nothing
+    return callbacks
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def with_examples(networks, street, tmp_path):
     folder.mkdir()
     for name in ("avenue.jpg", "crossing.jpg"):
         (folder / name).write_bytes(Path(street).read_bytes() + name.encode())
-    return Callbacks(ComparisonService(networks, folder))
+    return Callbacks(ComparisonService(networks, ExampleFolder(folder)))
 
 
 def test_an_example_is_compared_once_for_all_and_timed_warm(with_examples, monkeypatch):
@@ -95,6 +102,77 @@ def test_what_is_no_image_is_explained_beside_it(callbacks, tmp_path):
     *_, last = run(callbacks, str(tmp_path / "notes.png"))
     assert last["masks"] is None
     assert "notes.png is not " in last["image_note"]
+
+
+def test_a_better_scene_is_offered_with_one_click(callbacks, street, monkeypatch):
+    monkeypatch.setattr(callbacks, "outside", lambda session: Outside("unsure", "everyday"))
+    *_, last = run(callbacks, street)
+    assert "agree on little and are unsure: this image is probably outside" in last["outside_note"]
+    assert (
+        '<button type="button" data-scene="everyday">Try Everyday</button>'
+        in (last["outside_note"])
+    )
+    monkeypatch.setattr(callbacks, "outside", lambda session: Outside("nothing", None))
+    *_, last = run(callbacks, street)
+    assert "see nothing but background" in last["outside_note"]
+    assert "button" not in last["outside_note"]
+
+
+def test_one_network_alone_has_no_agreement(callbacks, street):
+    *_, last = run(callbacks, street, "everyday")
+    assert last["agreement"] is None
+    assert "One network alone agrees with nothing" in last["agreement_note"]
+    assert last["masks"]["status"] == ""
+
+
+def test_a_scene_brings_its_first_example_unless_the_image_is_the_visitors(with_examples):
+    service = with_examples.service
+    for name in ("cat.jpg",):
+        path = service.example_folder.folder / name
+        path.write_bytes(b"a cat")
+    by_file = {e.file: digest for digest, e in service.examples_by_digest.items()}
+    chosen = with_examples.example_for_scene("everyday", by_file["avenue.jpg"])
+    assert Path(chosen).name == "cat.jpg"
+    assert with_examples.example_for_scene("road", by_file["avenue.jpg"]) is None
+    assert with_examples.example_for_scene("everyday", "of an upload") is None
+
+
+def test_a_served_network_takes_the_place_of_another_and_leaves_it(callbacks, networks):
+    (update,) = callbacks.replace_network("road", 1, "unet-msrc", {})
+    assert update["replacements"] == {"unet-camvid": networks[3].source}
+    (update,) = callbacks.replace_network("road", 1, "unet-camvid", update["replacements"])
+    assert update["replacements"] == {}
+    assert list(callbacks.replace_network("road", 1, "../../etc", {})) == []
+    assert list(callbacks.replace_network("road", 7, "unet-msrc", {})) == []
+
+
+def test_networks_without_a_common_class_state_no_agreement(networks, street):
+    names = ("nucleus", "membrane")
+    cells = tiny_network(UNet, "unet-cells", "own", names)
+    callbacks = Callbacks(ComparisonService([*networks, cells]))
+    *_, last = callbacks.run(
+        street, "everyday", {"unet-msrc": networks[0].source}, None, "", "areas"
+    )
+    assert len(last["masks"]["panels"]) == 1
+    replaced = {"unet-camvid": cells.source}
+    *_, last = callbacks.run(street, "road", replaced, None, "", "areas")
+    assert last["masks"]["status"] == strings.NO_COMMON_CLASSES
+    assert strings.NO_COMMON_CLASSES in last["agreement_note"]
+
+
+def test_a_comparison_can_be_shared_as_one_image(callbacks, session):
+    for update in callbacks.share(session, ""):
+        with Image.open(update["panel_file"]) as image:
+            assert image.width == 1600
+    (update,) = callbacks.share(None, "0123")
+    assert "has expired" in update["image_note"]
+
+
+def test_what_is_dropped_of_an_image_is_said(callbacks, tmp_path):
+    image = Image.new("RGBA", (40, 30), (90, 80, 70, 128))
+    image.save(tmp_path / "half.png")
+    first, *_ = run(callbacks, str(tmp_path / "half.png"))
+    assert strings.TRANSPARENCY in first["image_note"]
 
 
 # ---- an image that has been deleted ----
@@ -188,7 +266,7 @@ def test_what_these_networks_do_not_have_is_explained_in_its_tab(callbacks, stre
 
 def test_a_label_is_judged_and_a_wrong_one_explained(callbacks, session, street):
     *_, update = callbacks.judge(street, session, "")
-    assert "undeclared colours" in update["truth_note"]
+    assert "has the color (" in update["truth_note"]
     *_, update = callbacks.judge(street, None, "")
     assert "Compare an image first" in update["truth_note"]
     assert list(callbacks.judge(None, None, "")) == [{"truth_note": ""}]
@@ -255,4 +333,4 @@ def test_networks_run_where_the_page_says(service):
         return function
 
     Callbacks(service, on_gpu)
-    assert asked == ["compare", "confidence", "skips", "uncertainty"]
+    assert asked == ["outside", "compare", "confidence", "skips", "uncertainty"]

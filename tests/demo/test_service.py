@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from segmodels import PictureError
+from segmodels.demo.scenes import ExampleFolder
 from segmodels.demo.service import ComparisonService, RunTimes
 from segmodels.inference.comparison import ModelResult
 from segmodels.inference.decoded_image import file_digest
@@ -85,7 +86,10 @@ def test_scenes_without_an_fcn_or_dropout_say_so(service, street):
 def test_the_truth_is_the_visitors_label(service, session, tmp_path, networks, street):
     ids = networks[1].segmenter(street).class_map
     Image.fromarray(ids).save(tmp_path / "label.png")
-    view, plot = service.truth(session, str(tmp_path / "label.png"))
+    judged = service.truth(session, str(tmp_path / "label.png"))
+    view, plot = judged.errors, judged.iou
+    assert np.array_equal(unpacked(judged.masks["extras"][0]), ids)
+    assert service.masks(session)["extras"] == []
     assert view["panels"][2]["caption"] == "mean IoU 100.0 % · 100.0 % of the pixels right"
     assert not unpacked(view["panels"][2]).any()
     assert "Intersection over union" in plot
@@ -100,11 +104,13 @@ def test_an_examples_label_is_found_by_the_pictures_content(networks, street, tm
     ids[0] = 255
     Image.fromarray(ids).save(tmp_path / "labels/corner.png")
     (tmp_path / "labels/classes.txt").write_text("car\nroad\n")
-    service = ComparisonService(networks, tmp_path)
+    service = ComparisonService(networks, ExampleFolder(tmp_path, is_own=True))
     sources = service.sources_of("road", {})
     copy = tmp_path / "upload.jpg"
     copy.write_bytes((tmp_path / "corner.jpg").read_bytes())
-    view, _ = service.truth(service.run(str(copy), sources, "road"), None)
+    judged = service.truth(service.run(str(copy), sources, "road"), None)
+    view = judged.errors
+    assert judged.masks["share"] == "link"
     assert np.array_equal(unpacked(view["panels"][0]), ids)
     assert view["panels"][0]["names"] == ["car", "road"]
     everyday = service.run(str(copy), service.sources_of("everyday", {}), "everyday")

@@ -144,7 +144,8 @@ def test_errors_stand_beside_the_truth(networks):
     target = np.array([[0, 1, 255]], np.uint8)
     answer = result(networks[0], [[0, 2, 0]])
     judgement = judge(target, ["road", "sky", "car"], answer)
-    view = viewer.error_view("url", target, ["road", "sky", "car"], [[1, 1, 1]] * 3, [judgement])
+    truth_ = viewer.Truth(target, ["road", "sky", "car"], [[1, 1, 1]] * 3)
+    view = viewer.error_view("url", truth_, [judgement])
     truth, errors = view["panels"]
     assert unpacked(truth).tolist() == [[0, 1, 255]]
     assert unpacked(errors).tolist() == [[0, 1, 2]]

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -97,6 +98,85 @@ def test_the_state_of_an_example_is_in_the_address(browser, tiny_address, tmp_pa
         page.goto(f"{tiny_address}/?scene=animals&example=cat")
         expect(page.locator("#masks .panels strong")).to_have_text(["U-Net"])
         finished(page, 451, 300)
+
+
+def test_an_example_is_shared_by_link_and_an_image_of_ones_own_as_an_image(page, tmp_path):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#examples button[data-key=crossing]").click()
+    finished(page, 900, 600)
+    share = page.locator("#masks").get_by_role("button", name="Share")
+    expect(share).to_have_attribute("title", "Copy a link to what is shown")
+    share.click()
+    expect(page.locator("#masks .readout")).to_have_text("The link is copied.")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.url
+    assert "example=crossing" in copied
+    noise(70, 50).save(tmp_path / "mine.png")
+    choose(page, tmp_path / "mine.png")
+    with page.expect_download() as download:
+        share.click()
+    assert download.value.suggested_filename == "mine_comparison.png"
+    download.value.save_as(tmp_path / "shared.png")
+    with Image.open(tmp_path / "shared.png") as image:
+        assert image.width > 1500
+    assert "mine" not in page.url
+
+
+def test_formats_that_browsers_do_not_read_have_a_preview_and_what_is_dropped_is_said(
+    page, tmp_path
+):
+    first, second = noise(70, 50), noise(70, 50, seed=1)
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=[second])
+    choose(page, tmp_path / "stack.tif")
+    expect(page.locator("#image-note")).to_contain_text("several pages: the first is used")
+    page.wait_for_function("document.querySelector('#picture img').naturalWidth === 70")
+    half = noise(50, 70)
+    half.putalpha(128)
+    half.save(tmp_path / "half.png")
+    choose(page, tmp_path / "half.png")
+    expect(page.locator("#image-note")).to_contain_text("transparent parts: they lie over white")
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
+    choose(page, tmp_path / "moving.gif")
+    expect(page.locator("#image-note")).to_contain_text("animated: its first frame is used")
+
+
+def test_an_image_outside_of_what_the_networks_know_is_said_and_a_better_scene_offered(
+    page, tmp_path
+):
+    noise(19, 24).save(tmp_path / "animal.png")
+    choose(page, tmp_path / "animal.png")
+    note = page.locator("#outside-note")
+    expect(note).to_contain_text("probably outside what they were trained for")
+    note.get_by_role("button", name="Try People and animals").click()
+    expect(page.locator("#scene").get_by_label("People and animals")).to_be_checked()
+    expect(page.locator("#masks .panels strong")).to_have_text(["U-Net"])
+    finished(page, 19, 24)  # the same image
+
+
+def test_whoever_waits_sees_the_place_in_the_queue_and_the_last_result(
+    page, tiny_address, tmp_path
+):
+    finished(page, 900, 600)
+    noise(17, 21).save(tmp_path / "slow.png")
+    client = Client(tiny_address, verbose=False)
+    jobs = [
+        client.submit(handle_file(tmp_path / "slow.png"), "road", api_name="/compare")
+        for _ in range(3)
+    ]
+    page.wait_for_timeout(1000)  # until the first runs
+    noise(70, 50).save(tmp_path / "mine.png")
+    page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "mine.png")
+    note = page.locator("#queue-note")
+    expect(note).to_contain_text(re.compile(r"Waiting: [123] calls? (is|are) before yours, about "))
+    stage = page.locator("#masks .stage").first  # the last result stays
+    expect(stage).to_be_visible()
+    expect(stage).to_have_css("aspect-ratio", "900 / 600")
+    expect(stage.locator("canvas.map")).to_be_visible()
+    assert page.locator("#masks .panels").evaluate("e => getComputedStyle(e).opacity") == "1"
+    screenshot(page, "queue")
+    finished(page, 70, 50)
+    expect(note).to_be_hidden()
+    assert all(job.result()["scene"] == "road" for job in jobs)
 
 
 def test_a_link_shows_the_pages_own_title_and_image(page, tiny_address):

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from segmodels import Segmenter, load_model
 from segmodels.utils.palette import safe_palette
-from tests.support.pages import ROOT, finished, opened, painted, screenshot
+from tests.support.pages import ROOT, finished, opened, painted, screenshot, show_in_panel
 
 STREET = ROOT / "examples" / "avenue.jpg"
 TITLES = ["FCN-8s", "U-Net", "SegNet-Basic"]
@@ -49,8 +49,9 @@ def test_overlay_mask_original_and_slider_are_views_of_one_panel(page, results):
     viewer.get_by_role("radio", name="Overlay").check()
     expect(canvas).to_have_css("opacity", "0.25")
     # One network alone, the original on the left, then another network.
-    viewer.locator("fieldset").nth(1).get_by_label("U-Net").check()
+    viewer.get_by_role("radio", name="1", exact=True).check()
     expect(viewer.locator("figure:visible")).to_have_count(1)
+    show_in_panel(page, 1, "U-Net")
     viewer.get_by_role("radio", name="Slider").check()
     splitter = page.get_by_label("U-Net: how much is the left side, percent")
     shown = viewer.locator("figure:visible canvas.map")
@@ -232,9 +233,9 @@ def test_the_keyboard_alone_is_enough_and_the_agreement_stays(page):
     expect(viewer.locator(".panels")).to_have_attribute("data-view", "disagreement")
     page.keyboard.press("ArrowRight")
     expect(viewer.locator(".panels")).to_have_attribute("data-view", "map")
-    page.keyboard.press("Tab")  # panels
-    page.keyboard.press("ArrowRight")
-    expect(viewer.locator("figure:visible")).to_have_count(1)
+    page.keyboard.press("Tab")  # how many panels
+    page.keyboard.press("ArrowLeft")
+    expect(viewer.locator("figure:visible")).to_have_count(2)
     box = viewer.locator(".key input").first
     box.focus()
     page.keyboard.press("Space")

@@ -124,7 +124,17 @@ def test_networks_of_other_classes_are_compared_by_their_names(networks):
     first, second = comparison.comparable(results)
     assert np.array_equal(first, results[0].segmentation.class_map)
     assert np.array_equal(second, results[1].segmentation.class_map + 3)
-    assert comparison.summary("road", results)["agreement"] == 0.0
+    assert comparison.summary("road", results)["agreement"] is None  # they cannot agree
+    assert comparison.summary("road", results[:1])["agreement"] is None
+
+
+def test_networks_of_other_classes_have_scenes_of_their_own(tmp_path):
+    names = {"a-camvid": ["road", "sky"], "b-camvid": ["sky", "road"], "c-camvid": ["cell", "gap"],
+             "d": ["gap", "cell"], "e": ["vessel", "gap"]}  # fmt: skip
+    for name, class_names in names.items():
+        UNet(class_names=class_names, base_channels=1).save_pretrained(tmp_path / name)
+    served = comparison.load_networks([str(tmp_path / name) for name in names], "cpu")
+    assert [network.scene for network in served] == ["road", "road", "own", "own", "own-2"]
 
 
 def test_the_summary_holds_what_the_maps_say(networks):

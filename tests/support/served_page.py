@@ -1,19 +1,25 @@
-"""`python served_page.py FOLDER`: the page with the networks of FOLDER, of which SegNet fails on
-pictures 13 pixels wide, and with a Hub on which FOLDER/guest is "org/guest"."""
+"""`python served_page.py FOLDER`: the page with the networks of FOLDER, and with a Hub on which
+FOLDER/guest is "org/guest". On images 13 pixels wide SegNet fails, those 17 wide take it some
+seconds, and those 19 wide are taken for animals."""
 
 import sys
+import time
 from pathlib import Path
 
 from segmodels import CheckpointError, load_model
 from segmodels.demo import page, user_models
+from segmodels.demo.scene_fit import Outside
 from segmodels.inference.comparison import ServedModel, load_networks
 from segmodels.inference.segmenter import Segmenter
 
 
 class Fragile(Segmenter):
     def __call__(self, picture, **options):
-        if getattr(picture, "image", picture).width == 13:
+        width = getattr(picture, "image", picture).width
+        if width == 13:
             raise RuntimeError("not this one")
+        if width == 17:
+            time.sleep(3)
         return super().__call__(picture, **options)
 
 
@@ -25,10 +31,15 @@ def load(self, hub_id):
     )
 
 
+def outside(self, session):
+    return Outside("unsure", "animals") if session.image().width == 19 else None
+
+
 folder = Path(sys.argv[1])
 names = ("fcn-camvid", "unet-camvid", "segnet-camvid", "unet-animals")
 networks = load_networks([str(folder / "weights_card" / name) for name in names], "cpu")
 networks[2].segmenter.__class__ = Fragile
 user_models.UserModels._load = load
+page.ComparisonService.outside = outside
 page.load_networks = lambda sources: networks
 page.main()

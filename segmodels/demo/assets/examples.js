@@ -6,7 +6,7 @@ const KEPT = 5;
 const strip = element.querySelector(".strip");
 const examples = make("div", { className: "thumbnails" });
 const recent = make("div", { className: "thumbnails recent", hidden: true });
-const caption = make("p", { className: "look-for" });
+const caption = make("div", { className: "look-for" });
 caption.setAttribute("aria-live", "polite");
 strip.replaceChildren(examples, recent, caption);
 const files = []; // { file, url }, the latest first
@@ -25,6 +25,14 @@ function thumbnail(src, title, press) {
   return button;
 }
 
+// The name of a file that the browser cannot show.
+function named(button, name) {
+  button.querySelector("img").addEventListener("error", () => {
+    button.replaceChildren(make("span", { className: "name", textContent: name }));
+  });
+  return button;
+}
+
 function labelled(text, ...children) {
   return [make("span", { className: "heading", textContent: text }), ...children];
 }
@@ -40,7 +48,7 @@ function build() {
   })));
   recent.hidden = !files.length;
   recent.replaceChildren(...labelled(props.labels.recent, ...files.map(({ file, url }) =>
-    thumbnail(url, `${props.labels.again}: ${file.name}`, () => give(file)))));
+    named(thumbnail(url, `${props.labels.again}: ${file.name}`, () => give(file)), file.name))));
   mark();
 }
 
@@ -49,8 +57,24 @@ function mark() {
   for (const button of examples.querySelectorAll("button")) {
     button.toggleAttribute("aria-current", button.dataset.key === current);
   }
-  caption.textContent = example ? example.caption : "";
+  const notes = example?.notes ?? [];
+  caption.replaceChildren(make("span", { textContent: example?.caption ?? "" }));
+  if (notes.length) caption.append(make("span", { className: "heading", textContent: props.labels.look }));
+  caption.append(...notes.map((note) => {
+    const button = make("button", { type: "button", className: "note", textContent: note.text });
+    button.addEventListener("click", () => look(note));
+    return button;
+  }));
   caption.hidden = !example;
+}
+
+// The place of a note, enlarged in the viewer that shows it best; it may have to be filled first.
+function look(note, attempts = 60) {
+  if (note.tab && attempts === 60) document.getElementById(`tab-${note.tab}-button`)?.click();
+  const viewer = note.tab || "masks";
+  if (window.segmodels?.lookers?.[viewer]?.(note)) {
+    document.querySelector(`#${viewer} .panels`).scrollIntoView({ behavior: "smooth", block: "center" });
+  } else if (attempts > 0) setTimeout(() => look(note, attempts - 1), 250);
 }
 
 function choose(example) {
@@ -106,9 +130,19 @@ document.addEventListener("drop", (event) => {
   give(file);
 }, true);
 
+// A button of a sentence that offers another scene.
+document.addEventListener("click", (event) => {
+  const { scene } = event.target.closest?.("button[data-scene]")?.dataset ?? {};
+  if (scene) document.querySelector(`#scene input[value="${CSS.escape(scene)}"]`)?.click();
+});
+
+// Of another scene: its first example takes the place of one that it does not have.
 watch("value", () => {
   const keys = (props.value ?? []).map(({ key }) => key);
-  if (current !== "" && !keys.includes(current)) current = "";
+  if (current && !keys.includes(current)) {
+    current = keys[0] ?? "";
+    window.segmodels?.address({ example: "" });
+  }
   build();
 });
 build();

@@ -1,17 +1,20 @@
 // The viewer: maps over one image, side by side. The server sends the image once and each map as
-// compressed bytes (see segmodels/demo/viewer.py); colors, opacity, classes, zoom and views change
-// here. Gradio calls this with `element`, `props`, `trigger` and `watch` (gr.HTML, js_on_load).
+// compressed bytes (see segmodels/demo/viewer.py); colors, opacity, classes, zoom, views and what
+// each panel shows change here. A layer is a map with its names and colors, a panel is a place on
+// the page that shows one. Gradio calls this with `element`, `props`, `trigger` and `watch` (gr.HTML, js_on_load).
 
 const MAX_ZOOM = 32;
 const FULL = '<svg viewBox="0 0 16 16" width="14" height="14" aria-hidden="true"><path fill="none" '
   + 'stroke="currentColor" stroke-width="2" d="M1 5V1h4M11 1h4v4M15 11v4h-4M5 15H1v-4"/></svg>';
+const WIDE = 2.4; // of width to height, from which on the panels lie below each other
+const MOST_PANELS = 4;
 const DEFAULTS = { view: "overlay", tab: "areas" }; // what the address leaves out
 const STEP = 0.02; // of the image, that an arrow key moves the pointer
 const group = `viewer-${Math.random().toString(36).slice(2)}`;
 const isMain = Boolean(element.closest("#masks"));
 const shared = sharedState();
 const state = {
-  view: "overlay", opacity: null, split: 50, against: "", only: "", choice: 0, isolated: null,
+  view: "overlay", opacity: null, split: 50, against: "image", shown: [], choice: 0, isolated: null,
   hidden: new Set(), zoom: { scale: 1, left: 0, top: 0 }, figures: false, next: 0,
   isMoreOpen: false,
 };
@@ -27,6 +30,7 @@ root.replaceChildren(bar, legend, grid, readout, status);
 let value = null;
 let shape = "";
 let legendShape = "";
+let layers = []; // of the networks, then the extras, and last the image alone
 let panels = [];
 let pointed = null;
 let differs = null; // where the panels' classes differ, 1 a pixel
@@ -64,12 +68,84 @@ async function unpacked(base64) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+// ---- layers ----
+
+class Layer {
+  constructor(key, number) {
+    this.key = key; // its place among the networks, "extra0" or "image"
+    this.number = number; // its place in the ids of a legend entry
+  }
+
+  get title() {
+    return this.data.title;
+  }
+
+  async update(data) {
+    this.data = data;
+    const map = data.maps[Math.min(state.choice, data.maps.length - 1)];
+    if (map === this.map) return;
+    this.map = map;
+    this.ids = null;
+    const ids = map ? await unpacked(map) : null;
+    if (map !== this.map) return; // a newer one came in the meantime
+    this.ids = ids;
+    compareMaps();
+    panels.forEach((panel) => panel.draw());
+  }
+
+  // The color of each id as 32 bits, classes that are off being transparent.
+  table() {
+    const table = new Uint32Array(256);
+    const bytes = new Uint8Array(table.buffer);
+    const colors = shared.safe ? this.data.safe_colors : this.data.colors;
+    colors.forEach((color, id) => bytes.set(color, 4 * id));
+    for (const entry of value.legend) {
+      const isOff = state.isolated ? entry.name !== state.isolated : state.hidden.has(entry.name);
+      if (isOff) for (const id of entry.ids[this.number] ?? []) table[id] = 0;
+    }
+    return table;
+  }
+
+  nameAt(x, y) {
+    if (!this.ids) return "";
+    const [width, height] = this.data.size;
+    const id = this.ids[Math.floor(y * height) * width + Math.floor(x * width)];
+    if (!value.scale) return this.data.names[id] ?? value.labels.unlabelled;
+    return ((id / 255) * value.scale.highest).toFixed(value.scale.digits) + value.scale.unit;
+  }
+}
+
+function imageData() {
+  const title = value.labels.original;
+  return { title, maps: [], size: null, colors: [], safe_colors: [], names: [], caption: "",
+    alt: title, state: "ready", note: "", architecture: "" };
+}
+
+function updateLayers() {
+  const wanted = [
+    ...value.panels.map((data, number) => [String(number), data, number]),
+    ...value.extras.map((data, n) => [`extra${n}`, data, value.panels.length + n]),
+    ["image", imageData(), -1],
+  ];
+  layers = wanted.map(([key, , number]) => {
+    const layer = layers.find((each) => each.key === key) ?? new Layer(key, number);
+    layer.number = number;
+    return layer;
+  });
+  wanted.forEach(([, data], place) => layers[place].update(data));
+}
+
+const layerOf = (key) => layers.find((layer) => layer.key === key);
+const networkLayers = () => layers.slice(0, value.panels.length);
+
 // ---- a panel ----
 
 class Panel {
   constructor(number) {
     this.number = number;
     this.title = make("strong");
+    this.chooser = make("select");
+    this.chooser.addEventListener("change", () => showInPanel(this.number, this.chooser.value));
     this.here = make("span", { className: "here" });
     this.save = make("button", { type: "button", className: "icon save", textContent: "⤓" });
     this.picture = make("img", { alt: "" });
@@ -85,13 +161,14 @@ class Panel {
     this.stage = make("div", { className: "stage" }, this.view, this.note, this.splitter);
     this.caption = make("p", { className: "caption" });
     this.drawing = make("div", { className: "architecture", hidden: true });
-    const head = make("figcaption", {}, this.title, this.here, this.save);
+    const title = make("span", { className: "title" }, this.title, this.chooser);
+    const head = make("figcaption", {}, title, this.here, this.save);
     this.figure = make("figure", {}, head, this.stage, this.caption, this.drawing);
     this.listen();
   }
 
   listen() {
-    this.save.addEventListener("click", () => trigger("select", { panel: this.number }));
+    this.save.addEventListener("click", () => ask("map", this.layer.number));
     this.splitter.addEventListener("input", () => {
       state.split = Number(this.splitter.value);
       show();
@@ -173,8 +250,9 @@ class Panel {
     event.preventDefault();
   }
 
-  async update(data) {
-    this.data = data;
+  update() {
+    this.layer = layerOf(state.shown[this.number]) ?? layers[0];
+    const { data } = this.layer;
     this.title.textContent = data.title;
     this.note.textContent = data.note;
     this.figure.dataset.state = data.state;
@@ -183,7 +261,8 @@ class Panel {
     if (value.image && this.picture.src !== value.image) this.picture.src = value.image;
     this.view.setAttribute("aria-label", data.alt);
     this.splitter.setAttribute("aria-label", `${data.title}: ${value.labels.slider}`);
-    this.save.hidden = !(value.downloads && data.state === "ready");
+    const isNetwork = this.layer.number >= 0 && this.layer.number < value.panels.length;
+    this.save.hidden = !(value.downloads && isNetwork && data.state === "ready");
     this.save.title = `${value.labels.download} ${data.title}`;
     this.save.setAttribute("aria-label", this.save.title);
     const figure = props.figures?.[data.architecture] ?? "";
@@ -191,57 +270,79 @@ class Panel {
     this.drawing.dataset.of = data.architecture;
     const choice = Math.min(state.choice, data.maps.length - 1);
     this.caption.textContent = (value.scale && value.choices.length && data.names[choice]) || data.caption;
-    const map = data.maps[choice];
-    if (map !== this.map) {
-      this.map = map;
-      this.ids = null;
-      const ids = map ? await unpacked(map) : null;
-      if (map !== this.map) return; // a newer one came in the meantime
-      this.ids = ids;
-      compareMaps();
-    }
+    this.offer();
     this.draw();
   }
 
-  // The color of each id as 32 bits, classes that are off being transparent.
-  table() {
-    const table = new Uint32Array(256);
-    const bytes = new Uint8Array(table.buffer);
-    const colors = shared.safe ? this.data.safe_colors : this.data.colors;
-    colors.forEach((color, id) => bytes.set(color, 4 * id));
-    for (const entry of value.legend) {
-      const isOff = state.isolated ? entry.name !== state.isolated : state.hidden.has(entry.name);
-      if (isOff) for (const id of entry.ids[this.number] ?? []) table[id] = 0;
+  // What this panel can show.
+  offer() {
+    const { labels } = value;
+    this.chooser.parentElement.classList.toggle("fixed", value.panels.length + value.extras.length < 2
+      && !value.others.length);
+    const own = layers.map((layer) => new Option(layer.title, layer.key));
+    const groups = [make("optgroup", { label: labels.ownNetworks }, ...own)];
+    if (value.others.length && value.downloads) {
+      const others = value.others.map(({ name, title }) => new Option(title, `network:${name}`));
+      groups.push(make("optgroup", { label: labels.otherNetworks }, ...others));
     }
-    return table;
+    const options = JSON.stringify(groups.map((each) => each.outerHTML));
+    if (options !== this.options) this.chooser.replaceChildren(...groups);
+    this.options = options;
+    this.chooser.value = this.layer.key;
+    this.chooser.setAttribute("aria-label", `${labels.shows} ${this.number + 1}`);
   }
 
   draw() {
-    this.canvas.hidden = !this.ids;
-    if (!this.ids) return;
-    paint(this.canvas, this, this.table());
-    const other = panels.find((panel) => panel.data.title === state.against && panel.ids);
-    this.under.hidden = !(state.view === "split" && other);
-    if (!this.under.hidden) paint(this.under, other, other.table());
+    const { layer } = this;
+    this.canvas.hidden = !layer.ids;
+    const other = layerOf(state.against);
+    this.under.hidden = !(state.view === "split" && layer.ids && other?.ids);
+    if (!layer.ids) return;
+    paint(this.canvas, layer);
+    if (!this.under.hidden) paint(this.under, other);
     this.figure.dataset.drawn = [state.choice, ...state.hidden].join();
-  }
-
-  idAt(x, y) {
-    const [width, height] = this.data.size;
-    return this.ids[Math.floor(y * height) * width + Math.floor(x * width)];
-  }
-
-  nameAt(x, y) {
-    if (!this.ids) return "";
-    const id = this.idAt(x, y);
-    if (!value.scale) return this.data.names[id] ?? value.labels.unlabelled;
-    return ((id / 255) * value.scale.highest).toFixed(value.scale.digits) + value.scale.unit;
   }
 }
 
-function paint(canvas, panel, table) {
-  const [width, height] = panel.data.size;
-  const { ids } = panel;
+// What a control of a panel asks of the server.
+function ask(kind, panel, more = {}) {
+  trigger("select", { kind, panel, ...more });
+}
+
+// A layer, or a network that has to be run first, in a panel.
+function showInPanel(number, key) {
+  if (key.startsWith("network:")) {
+    const place = Number(state.shown[number]);
+    const panel = Number.isInteger(place) ? place : Math.min(number, value.panels.length - 1);
+    state.shown[number] = String(panel);
+    panels[number].update();
+    ask("network", panel, { network: key.slice("network:".length) });
+    return;
+  }
+  state.shown[number] = key;
+  panels[number].update();
+  show();
+}
+
+// So many panels: those there are, then layers that none shows yet.
+function setCount(count) {
+  const unused = layers.map((layer) => layer.key).filter((key) => !state.shown.includes(key));
+  state.shown = [...state.shown, ...unused].slice(0, count);
+  arrange();
+}
+
+// Panels for what is to be shown.
+function arrange() {
+  panels = state.shown.map((_, number) => panels[number] ?? new Panel(number));
+  grid.replaceChildren(...panels.map((panel) => panel.figure));
+  panels.forEach((panel) => panel.update());
+  show();
+}
+
+function paint(canvas, layer) {
+  const [width, height] = layer.data.size;
+  const { ids } = layer;
+  const table = layer.table();
   const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   const mask = state.view === "disagreement" && differs?.length === ids.length ? differs : null;
@@ -266,15 +367,15 @@ function outline(pixels, ids, width, height, shown) {
 // ---- disagreement ----
 
 function compareMaps() {
-  const ready = panels.filter((panel) => panel.ids);
+  const ready = networkLayers().filter((layer) => layer.ids);
   differs = null;
   if (!value?.views.includes("disagreement") || ready.length < 2) return;
-  if (ready.some((panel) => panel.ids.length !== ready[0].ids.length)) return;
+  if (ready.some((layer) => layer.ids.length !== ready[0].ids.length)) return;
   const names = [...new Set(value.legend.map((entry) => entry.group))];
-  const tables = ready.map((panel) => {
+  const tables = ready.map((layer) => {
     const table = new Uint8Array(256).fill(255);
     for (const entry of value.legend) {
-      for (const id of entry.ids[panel.number] ?? []) table[id] = names.indexOf(entry.group);
+      for (const id of entry.ids[layer.number] ?? []) table[id] = names.indexOf(entry.group);
     }
     return table;
   });
@@ -285,12 +386,11 @@ function compareMaps() {
       if (tables[k][ready[k].ids[i]] !== first) differs[i] = 1;
     }
   }
-  if (state.view === "disagreement") panels.forEach((panel) => panel.draw());
 }
 
 // Centers of the places where most pixels differ, most first, apart from each other.
 function disagreements(count = 12, cells = 24) {
-  const [width, height] = panels.find((panel) => panel.ids).data.size;
+  const [width, height] = layers.find((layer) => layer.ids).data.size;
   const side = Math.max(1, Math.ceil(Math.max(width, height) / cells));
   const columns = Math.ceil(width / side);
   const sums = new Float64Array(columns * Math.ceil(height / side));
@@ -313,7 +413,7 @@ function disagreements(count = 12, cells = 24) {
 
 // A pixel near (x, y) where the panels differ.
 function nearestDifference(x, y) {
-  const [width, height] = panels.find((panel) => panel.ids).data.size;
+  const [width, height] = layers.find((layer) => layer.ids).data.size;
   let best = [x, y];
   let least = Infinity;
   for (let i = 0; i < differs.length; i++) {
@@ -343,11 +443,12 @@ function nextDisagreement() {
 function point(x, y, aloud = false) {
   pointed = x === null ? null : [x, y].map((part) => Math.min(0.9999, Math.max(0, part)));
   for (const panel of panels) {
-    panel.marker.hidden = !pointed || !panel.ids;
-    panel.here.textContent = pointed ? panel.nameAt(...pointed) : "";
+    panel.marker.hidden = !pointed;
+    panel.here.textContent = pointed ? panel.layer.nameAt(...pointed) : "";
     if (pointed) Object.assign(panel.marker.style, { left: `${100 * pointed[0]}%`, top: `${100 * pointed[1]}%` });
   }
-  const said = panels.map((panel) => `${panel.data.title}: ${panel.here.textContent}`);
+  const named = panels.filter((panel) => panel.layer.ids);
+  const said = named.map((panel) => `${panel.layer.title}: ${panel.here.textContent}`);
   readout.textContent = pointed && aloud ? said.join(" · ") : "";
 }
 
@@ -391,7 +492,8 @@ function bringIntoView(x, y) {
 function show() {
   const { scale, left, top } = state.zoom;
   grid.dataset.view = state.view;
-  grid.dataset.count = state.only ? 1 : panels.length;
+  grid.dataset.count = panels.length;
+  grid.toggleAttribute("data-wide", value.size[0] >= WIDE * value.size[1]);
   grid.toggleAttribute("data-zoomed", scale > 1);
   grid.style.setProperty("--opacity", ["overlay", "split"].includes(state.view) ? state.opacity : 1);
   grid.style.setProperty("--split", `${100 * (left + state.split / 100 / scale)}%`);
@@ -399,10 +501,9 @@ function show() {
   grid.style.setProperty("--left", `${-100 * left}%`);
   grid.style.setProperty("--top", `${-100 * top}%`);
   for (const panel of panels) {
-    panel.figure.hidden = state.only !== "" && state.only !== panel.data.title;
     panel.splitter.value = state.split;
-    panel.drawing.hidden = !(state.figures && panel.data.architecture);
-    const width = panel.data.size?.[0] ?? value.size[0];
+    panel.drawing.hidden = !(state.figures && panel.layer.data.architecture);
+    const width = panel.layer.data.size?.[0] ?? value.size[0];
     panel.view.toggleAttribute("data-pixelated", scale * panel.stage.clientWidth > 1.5 * width);
   }
 }
@@ -428,7 +529,8 @@ function radios(name, text, options, chosen, choose) {
     input.addEventListener("change", () => choose(key));
     return make("label", {}, input, make("span", { textContent: label }));
   });
-  return make("fieldset", { className: "segments" }, make("legend", { textContent: text }), ...buttons);
+  const parts = [make("legend", { textContent: text }), ...buttons];
+  return make("fieldset", { className: "segments" }, ...parts);
 }
 
 function field(text, control) {
@@ -473,7 +575,8 @@ function controls() {
     const options = value.choices.map((name, number) => [number, name]);
     parts.push(field(labels.choice, choose(options, state.choice, (number) => {
       state.choice = Number(number);
-      panels.forEach((panel, i) => panel.update(value.panels[i]));
+      updateLayers();
+      panels.forEach((panel) => panel.update());
     })));
   }
   parts.push(radios("view", labels.view, value.views.map((k) => [k, labels[k]]), state.view, setView));
@@ -483,19 +586,18 @@ function controls() {
     show();
   });
   more.push(field(labels.opacity, opacity));
-  const titles = value.panels.map((panel) => [panel.title, panel.title]);
-  if (titles.length > 1) {
-    parts.push(radios("only", labels.panels, [["", labels.all], ...titles], state.only, (title) => {
-      state.only = title;
-      show();
-    }));
-    if (state.view === "split") {
-      const options = [["", labels.image], ...titles];
-      parts.push(field(labels.against, choose(options, state.against, (title) => {
-        state.against = title;
-        panels.forEach((panel) => panel.draw());
-      })));
-    }
+  if (layers.length > 2) {
+    const counts = Array.from({ length: Math.min(MOST_PANELS, layers.length) }, (_, n) => n + 1);
+    const options = counts.map((count) => [String(count), String(count)]);
+    const chosen = String(state.shown.length);
+    parts.push(radios("count", labels.panels, options, chosen, (count) => setCount(Number(count))));
+  }
+  if (state.view === "split" && layers.length > 2) {
+    const options = layers.map((layer) => [layer.key, layer.title]);
+    parts.push(field(labels.against, choose(options, state.against, (key) => {
+      state.against = key;
+      panels.forEach((panel) => panel.draw());
+    })));
   }
   if (value.views.includes("disagreement")) {
     const next = make("button", { type: "button", className: "text", textContent: labels.next });
@@ -520,6 +622,12 @@ function controls() {
       show();
     }));
   }
+  if (value.share) {
+    const text = labels.shareHelp[value.share];
+    const press = make("button", { type: "button", className: "text", textContent: labels.share, title: text });
+    press.addEventListener("click", share);
+    parts.push(press);
+  }
   if (window.matchMedia("(max-width: 640px)").matches) {
     const summary = make("summary", { textContent: labels.more });
     const details = make("details", { className: "more", open: state.isMoreOpen }, summary, ...more);
@@ -533,6 +641,21 @@ function controls() {
     button(FULL, labels.full, toggleFull),
   ));
   return parts;
+}
+
+// A link to an example, or the comparison of an image of the visitor's as an image.
+async function share() {
+  if (value.share === "image") {
+    ask("share", 0);
+    return;
+  }
+  const link = window.location.href;
+  try {
+    await navigator.clipboard.writeText(link);
+    readout.textContent = value.labels.copied;
+  } catch { // not allowed, or not over https: the visitor copies it
+    window.prompt(value.labels.link, link);
+  }
 }
 
 function toggleFull() {
@@ -630,18 +753,19 @@ function update() {
   if (!value) return;
   state.opacity ??= value.opacity;
   if (before?.image !== value.image) Object.assign(state, { zoom: { scale: 1, left: 0, top: 0 }, next: 0 });
-  const titles = value.panels.map((panel) => panel.title);
-  const hasArchitectures = value.panels.map((panel) => panel.architecture);
-  const newShape = JSON.stringify([titles, value.views, value.choices, hasArchitectures]);
+  updateLayers();
+  const networks = value.panels.map((panel) => [panel.title, panel.architecture]);
+  const newShape = JSON.stringify([networks, layers.map((layer) => layer.title), value.views, value.choices, value.share]);
   if (newShape !== shape) {
+    const count = shape ? JSON.parse(shape)[0].length : 0;
     shape = newShape;
-    if (!titles.includes(state.only)) state.only = "";
-    if (!titles.includes(state.against)) state.against = "";
+    const isKept = count === networks.length && state.shown.every(layerOf);
+    if (!isKept) state.shown = networks.map((_, number) => String(number));
+    if (!layerOf(state.against)) state.against = "image";
     if (!value.views.includes(state.view)) state.view = "overlay";
-    panels = titles.map((_, number) => panels[number] ?? new Panel(number));
-    grid.replaceChildren(...panels.map((panel) => panel.figure));
+    arrange();
     buildBar();
-  }
+  } else panels.forEach((panel) => panel.update());
   const newLegend = JSON.stringify([value.legend, value.scale, value.downloads]);
   if (newLegend !== legendShape) {
     legendShape = newLegend;
@@ -649,10 +773,22 @@ function update() {
     state.hidden = new Set([...state.hidden].filter((name) => names.includes(name)));
     buildLegend();
   }
-  panels.forEach((panel, number) => panel.update(value.panels[number]));
+  panels.forEach((panel) => panel.draw());
   status.textContent = value.status;
   show();
+  if (isMain) showPreview();
   if (isMain && before && before.image !== value.image) scrollToResults();
+}
+
+// The browser cannot show every format that the server reads: then its copy is shown.
+function showPreview() {
+  const preview = document.querySelector("#picture img");
+  if (!preview) return;
+  const replace = () => {
+    if (preview.complete && preview.naturalWidth === 0 && value?.image) preview.src = value.image;
+  };
+  replace();
+  preview.addEventListener("error", replace, { once: true });
 }
 
 // On a phone the masks are below the fold when a new image has been chosen.
@@ -668,6 +804,14 @@ shared.viewers.add(() => {
   buildLegend();
   panels.forEach((panel) => panel.draw());
 });
+// A place of the image enlarged, as a note of an example asks for.
+shared.lookers ??= {};
+shared.lookers[element.closest("#masks, #skips")?.id] = ({ x, y, zoom }) => {
+  if (!value || !isVisible() || !layers[0].ids) return false;
+  zoomTo(zoom, x, y);
+  point(x, y);
+  return true;
+};
 if (isMain) {
   const wanted = new URLSearchParams(window.location.search);
   state.view = wanted.get("view") ?? "overlay";

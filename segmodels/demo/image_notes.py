@@ -1,0 +1,42 @@
+"""What of an image file is not used: its transparency, further frames and pages, and depth."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from segmodels.data._untrusted_images import MAX_PIXELS, opened
+from segmodels.data.image_io import PictureError, note_of, page_count
+from segmodels.demo import strings
+
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # whose frames are those of an animation
+CHECKED_PIXELS = 10_000_000  # up to which it is checked whether any pixel is transparent
+
+
+def image_notes(path: Path, decoded: Image.Image) -> str:
+    """Sentences on what was dropped or changed when a file was read; "" for nothing.
+
+    Args:
+        path: the file.
+        decoded: what `read_image` made of it.
+    """
+    notes = [note_of(decoded) or ""]
+    try:
+        with opened(path, MAX_PIXELS) as image:
+            if image.format in ANIMATED and getattr(image, "is_animated", False):
+                notes.append(strings.FIRST_FRAME)
+            if _is_transparent(image):
+                notes.append(strings.TRANSPARENCY)
+        if page_count(path) > 1:
+            notes.append(strings.FIRST_PAGE)
+    except (PictureError, OSError, ValueError, SyntaxError):
+        pass  # `read_image` has read it, the notes are not worth an error
+    return " ".join(filter(None, notes))
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if not image.has_transparency_data:
+        return False
+    if image.width * image.height > CHECKED_PIXELS:
+        return True
+    lowest = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return isinstance(lowest, int | float) and lowest < 255
