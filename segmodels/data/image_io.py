@@ -42,7 +42,6 @@ __all__ = [
     "read_channels",
     "read_image",
     "read_image_array",
-    "read_pages",
     "resize",
 ]
 
@@ -149,21 +148,6 @@ def page_count(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         return 1
     with opened(path, max_pixels) as image:
         return len(_pages(image)) if isinstance(image, TiffImageFile) else 1
-
-
-def read_pages(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
-) -> Iterator[Image.Image]:
-    """Read every page of a TIFF stack, one at a time; of any other file the one image.
-
-    Yields:
-        RGB images, see `read_image`.
-
-    Raises:
-        PictureError: If a page cannot be read.
-    """
-    for page in range(page_count(path, max_pixels=max_pixels)):
-        yield read_image(path, max_pixels=max_pixels, page=page)
 
 
 def read_channels(
