@@ -14,7 +14,8 @@ def add(commands: Commands) -> None:
         "check",
         help="read every file of a dataset",
         description="Read every file of a dataset: what it holds, what is wrong with it (exit "
-        "status 1) and what is probably wrong (warnings, exit status 0).",
+        "status 1) and what is probably wrong (warnings, exit status 0). Then it proposes a command "
+        "that trains on it.",
     )
     check.add_argument("folder", type=Path, metavar="DIR", help="layouts: see docs/datasets.md")
     check.set_defaults(run=run)
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from segmodels.data.diagnosis import likely_mistakes
     from segmodels.data.layouts import notes_of
     from segmodels.data.validation import describe, same_images, survey_all
+    from segmodels.training.proposal import propose
 
     surveys, mistakes = survey_all(options.folder)
     warnings = []
@@ -41,4 +43,6 @@ def run(options: argparse.Namespace) -> int:
         return 1
     count = f", {len(warnings)} warning{'s' * (len(warnings) > 1)}" * bool(warnings)
     print(f"no errors{count}")
+    command, *tips = propose(options.folder, surveys)
+    print("\n".join(["\nto train on it:", f"  {command}", *(f"  {tip}" for tip in tips)]))
     return 0
