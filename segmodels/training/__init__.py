@@ -1,12 +1,12 @@
-"""Training the networks: from a dataset's folder to a folder that `from_pretrained` reads.
+"""Training: from a dataset to a model folder that `from_pretrained` loads.
 
     from segmodels.training import TrainingConfig, train
 
     train(TrainingConfig(network="unet", data="DIR", epochs=20), out="my-unet")
 
-`open_dataset` and `evaluate`, the losses and the metrics serve an own training loop; see
-`examples/train_own_loop.py`. What needs the extra `train` (accelerate, kornia, matplotlib, scipy)
-is imported with the name that needs it.
+`open_dataset`, `evaluate`, the losses and the metrics can be used in a custom training loop; see
+`examples/train_own_loop.py`. Dependencies of the extra `train` (accelerate, kornia, matplotlib,
+scipy) are imported only when a name that needs them is accessed.
 """
 
 from importlib import import_module
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _LOSSES = "segmodels.training.losses"
-_MODULES = {  # of each name that is imported when it is asked for
+_MODULES = {  # modules of the names that are imported on first access
     "AugmentedData": "segmodels.training.dataloader",
     "border_weights": _LOSSES,
     "class_weights": _LOSSES,

@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of several processes, and its statistics after training."""
+"""Synchronised batch normalisation, and recomputation of its statistics after training."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,13 +9,13 @@ from segmodels.utils.distributed import process_count, summed
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm whose statistics in training are those of all processes' batches together.
+    """Batch normalisation with training statistics over the batches of all processes.
 
-    torch's own, `nn.SyncBatchNorm`, works on GPUs only and is no `nn.BatchNorm2d`.
+    In contrast to `nn.SyncBatchNorm`, it works on CPUs and is a subclass of `nn.BatchNorm2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, C, h, w), n of each process's own -> (n, C, h, w)."""
+        """Normalise (n, C, h, w); n can differ between processes."""
         if not self.training:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -39,7 +39,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _GlobalSum(torch.autograd.Function):
-    """The sum over the processes; the loss being the sum of theirs, gradients are summed too."""
+    """Sum over the processes; gradients are summed as well, since the loss is a sum."""
 
     @staticmethod
     def forward(_: object, values: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def synchronise(model: nn.Module) -> None:
-    """Make the model's batch norms those of all processes, in place; parameters and names stay."""
+    """Convert the batch norms in place to synchronised ones; parameters and names do not change."""
     if process_count() > 1 and distributed.is_initialized():
         for layer in batch_norms(model):
             layer.__class__ = SynchronisedBatchNorm2d
@@ -68,20 +68,25 @@ def recompute(
     batches: Iterable[Tensor],
     forward: Callable[[Tensor], object],
 ) -> None:
-    """Give the layers the statistics of the batches, in place of running means over a training
-    (SegNet, section 4.1): means of the batches' means and of their (unbiased) variances. The model
-    is left in evaluation mode.
+    """Replace running statistics by those of the given batches (SegNet, section 4.1).
 
-    batches: (N, 3, h, w) each. forward: runs the network on one of them.
+    The statistics are the averages of the batch means and of the (unbiased) batch variances. The
+    model is left in evaluation mode.
+
+    Args:
+        model: The network.
+        layers: Its batch norms to recompute.
+        batches: Images (N, C, h, w).
+        forward: Runs the network on a batch.
     """
     layers = list(layers)
     if not layers:
         return
     model.eval()
     for layer in layers:
-        layer.__class__ = nn.BatchNorm2d  # of this process's batches alone, which all have
+        layer.__class__ = nn.BatchNorm2d  # not synchronised: all processes have the same batches
         layer.reset_running_stats()
-        layer.momentum = None  # a plain mean over all that is seen
+        layer.momentum = None  # cumulative average
         layer.train()
     for batch in batches:
         forward(batch)

@@ -1,4 +1,4 @@
-"""The checkpoint of an interrupted training, for the same config and data only."""
+"""Checkpoints of interrupted trainings; they can be resumed only with the same config and data."""
 
 import pickle
 from dataclasses import asdict
@@ -15,20 +15,20 @@ from segmodels.utils.files import atomic_write
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write the trainer's state; an interruption leaves the checkpoint before."""
+    """Write the state of the trainer atomically."""
     origin = {"config": asdict(trainer.config), "digests": trainer.digests}
     with atomic_write(path) as scratch:
         torch.save(origin | trainer.state(), scratch)
 
 
 def read_checkpoint(path: Path) -> tuple[TrainingConfig, dict[str, Any]]:
-    """Read a checkpoint, of earlier versions too.
+    """Read a checkpoint, also of earlier versions.
 
     Returns:
-        Its config, and its state for `restore_checkpoint`, on the CPU.
+        The config, and the state for `restore_checkpoint`, on the CPU.
 
     Raises:
-        TrainingError: if the file is damaged.
+        TrainingError: If the file is not readable.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -42,11 +42,11 @@ def read_checkpoint(path: Path) -> tuple[TrainingConfig, dict[str, Any]]:
 
 
 def restore_checkpoint(trainer: Trainer, path: Path, state: dict[str, Any]) -> None:
-    """Put the trainer where the checkpoint was written.
+    """Restore the trainer to the state of a checkpoint.
 
     Raises:
-        TrainingError: if files of the dataset have changed since, or the state is not one of this
-            network.
+        TrainingError: If files of the dataset have changed since, or the state does not belong to
+            this network.
     """
     _check_data(trainer, path, state.get("digests"))
     try:
@@ -60,7 +60,8 @@ def _unreadable(path: Path, error: Exception) -> TrainingError:
 
 
 def _check_data(trainer: Trainer, path: Path, digests: dict[str, str] | None) -> None:
-    """digests: None in checkpoints of early versions."""
+    """Raise TrainingError if files have changed; digests are None in checkpoints of early
+    versions."""
     changed = changed_files(digests, trainer.digests) if digests is not None else []
     if changed:
         names = ", ".join(changed[:5]) + f" and {len(changed) - 5} more" * (len(changed) > 5)

@@ -1,4 +1,4 @@
-"""The options of a training: everything that decides its result."""
+"""The options of a training that determine its result."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, replace
@@ -13,16 +13,16 @@ OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("poly", "onecycle", "constant")
 # Tuples in Python, lists in JSON.
 TUPLES = ("crop", "zoom", "skip_rates", "image_mean", "image_std")
-# The options that become arguments of the network's constructor.
+# Options that are passed to the constructor of the network.
 ARCHITECTURE = (
     *("in_channels", "dropout", "stride", "head_channels", "reference_padding", "at_once"),
     *("encoder", "base_channels", "padding", "batch_norm", "variant"),
 )
-SGD_FACTOR = 10  # of SGD's default learning rates over AdamW's
+SGD_FACTOR = 10  # ratio of the default learning rates of SGD and AdamW
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: why, and what to do."""
+    """Training cannot start or continue. The message says why, and what to do."""
 
 
 def _option(
@@ -37,12 +37,12 @@ def _option(
     """A field that is also an option of `segmodels train`.
 
     Args:
-        group: its heading in `--help`.
-        default: its value, MISSING for none.
-        help: what it is.
-        unset: what None stands for.
-        metavar: of argparse.
-        choices: of argparse.
+        group: Heading in `--help`.
+        default: Default value, or MISSING.
+        help: Help text.
+        unset: Description of the value if None.
+        metavar: As in argparse.
+        choices: As in argparse.
     """
     texts = {"group": group, "help": help, "unset": unset, "metavar": metavar}
     texts["choices"] = None if choices is None else tuple(choices)
@@ -61,12 +61,12 @@ _augmentation = partial(_option, "augmentation")
 class TrainingConfig:
     """The options of a training, the same as those of `segmodels train`.
 
-    Each field's help text is in its metadata (`dataclasses.fields`) and in
-    `segmodels train --help`. None stands for a default that depends on the network, on `start` or
-    on the size of the dataset; what it came to is in `training.json`.
+    Each field is documented in its metadata (`dataclasses.fields`) and in `segmodels train --help`.
+    None stands for a default that depends on the network, on `start` or on the dataset; the actual
+    value is stored in `training.json`.
 
     Raises:
-        ValueError: for a value out of its range, or an option that the network does not have.
+        ValueError: If a value is out of range.
 
     Examples:
         >>> config = TrainingConfig(network="unet", data="DIR", epochs=5, crop=(128, 128))
@@ -84,43 +84,47 @@ class TrainingConfig:
     )
     start: str | None = _data(
         None,
-        "fine-tune this trained network: a folder or a Hub id. Classes are carried over by name; "
-        "its architecture and working size are kept unless options change them",
-        unset="train from scratch or from --vgg16",
+        "fine-tune this trained network: a folder or a Hub id. Classes are matched by name; its "
+        "architecture and working size are kept unless overridden by options",
+        unset="none: train from scratch or from --vgg16",
     )
     frozen: int = _data(
         4,
-        "convolutions of a VGG16 encoder from --vgg16 or --start that stay as they are, 0 to 13",
+        "number of convolutions of a pretrained VGG16 encoder (--vgg16, --start) to freeze, 0 to "
+        "13",
     )
 
     epochs: int | None = _length(
         None,
         "passes over the training images",
-        unset="as many as make 1,500 steps, from 10 to 300",
+        unset="as many as give 1,500 steps, from 10 to 300",
     )
-    steps: int | None = _length(None, "training steps, in place of --epochs", unset="by --epochs")
+    steps: int | None = _length(
+        None, "training steps, instead of --epochs", unset="given by --epochs"
+    )
     half_size_epochs: int = _length(
-        0, "of the epochs, the first so many at half the image and crop size, four times cheaper"
+        0,
+        "number of epochs, at the start, at half the image and crop size, at a quarter of the cost",
     )
     batch_size: int | None = _length(
-        None, "images a step, at most those of the training split", unset="8"
+        None, "images per step, at most the size of the training split", unset="8"
     )
     patience: int = _length(
         0,
-        "stop early when val mean IoU has not improved for so many validations (see "
-        "--validate-every); 0: never",
+        "early stopping: number of validations without an improvement of val mean IoU (see "
+        "--validate-every); 0: off",
     )
-    seed: int = _length(0, "of every random draw")
+    seed: int = _length(0, "random seed")
     precision: str = _optimization(
         "bf16",
-        "of the arithmetic; on the command line by default that of `accelerate launch`, or fp32 "
-        "where the processor is no faster in bf16",
+        "precision of the computation; on the command line, the default is that of `accelerate "
+        "launch`, or fp32 if bf16 is not faster on this processor",
         choices=PRECISIONS,
     )
 
     val_fraction: float = _data(
         0.0,
-        "share of the training images to hold out for validation, for a dataset without a split "
+        "fraction of the training images to hold out for validation, for datasets without a split "
         "`val`; 0: none",
     )
     folds: int | None = _data(None, "cross-validation: number of folds", unset="none")
@@ -129,31 +133,34 @@ class TrainingConfig:
     )
     working_size: int | None = _data(
         None,
-        "pixels of the longer side that images are resized to",
+        "longer side, in pixels, that images are resized to",
         unset="that of --start, or the images' own size",
     )
 
     in_channels: int | None = _network(
         None,
-        "1 trains in grey, 3 in RGB, any other number takes images of so many channels: "
+        "1 trains in greyscale, 3 in RGB; other numbers require images with as many channels: "
         "multispectral TIFF or .npy",
         unset="3, or those of --start",
     )
     image_mean: tuple[float, ...] | None = _network(
         None,
-        "mean of each channel in [0, 1], which is subtracted from the images",
-        unset="that of --start or --vgg16; else ImageNet's for 3 channels, 0.5 for 1, and for "
-        "other numbers that of the training images",
+        "mean of each channel for pixels in [0, 1], subtracted from the images",
+        unset="that of --start or --vgg16; else of ImageNet for 3 channels, 0.5 for 1, and of the "
+        "training images for other numbers",
         metavar="MEAN",
     )
     image_std: tuple[float, ...] | None = _network(
-        None, "standard deviation likewise, which divides them", unset="likewise", metavar="STD"
+        None,
+        "standard deviation of each channel, by which the images are divided",
+        unset="as for --image-mean, 0.25 for 1 channel",
+        metavar="STD",
     )
     dropout: float | None = _network(
         None,
-        "rate, where the paper has it: after FCN's fc6 and fc7, at the end of U-Net's contracting "
-        "path, in the deeper half of Bayesian SegNet",
-        unset="0.5 for FCN, else 0, or that of --start",
+        "dropout rate: after FCN's fc6 and fc7, at the end of U-Net's contracting path, in the "
+        "deeper half of Bayesian SegNet",
+        unset="that of --start, else 0.5 for FCN and 0 for the others",
     )
     stride: int | None = _network(
         None, "FCN: 32, 16 or 8, the finest prediction stride", unset="8, or that of --start"
@@ -162,7 +169,7 @@ class TrainingConfig:
         None, "FCN: width of fc6 and fc7, 4096 in the paper", unset="512, or that of --start"
     )
     reference_padding: bool | None = _network(
-        None, "FCN: the authors' geometry, conv1_1 padded by 100 pixels", unset="no"
+        None, "FCN: the authors' geometry, with conv1_1 padded by 100 pixels", unset="no"
     )
     at_once: bool | None = _network(
         None, "FCN: scale the skips for all-at-once training", unset="yes, or as in --start"
@@ -178,82 +185,82 @@ class TrainingConfig:
     )
     padding: str | None = _network(
         None,
-        "U-Net: same, or valid for the paper's unpadded convolutions: --crop is then the input "
-        "tile, and the loss is on its central part",
+        "U-Net: same, or valid for the paper's unpadded convolutions; --crop is then the size of "
+        "the input, and the loss is computed on its central part",
         unset="same",
         choices=("same", "valid"),
     )
-    batch_norm: bool | None = _network(None, "U-Net: batch normalisation", unset="yes")
+    batch_norm: bool | None = _network(None, "U-Net: use batch normalisation", unset="yes")
     variant: str | None = _network(
         None, "SegNet: vgg16, or basic", unset="vgg16", choices=("vgg16", "basic")
     )
 
-    optimizer: str = _optimization("adamw", "of the weights", choices=OPTIMIZERS)
-    momentum: float = _optimization(0.9, "of sgd")
+    optimizer: str = _optimization("adamw", "optimizer", choices=OPTIMIZERS)
+    momentum: float = _optimization(0.9, "momentum of sgd")
     encoder_lr: float | None = _optimization(
         None,
-        "peak learning rate of a VGG16 encoder from --vgg16 or --start",
-        unset="the network's own: fcn 1e-4, unet and segnet 2e-4; with sgd ten times that",
+        "peak learning rate of a pretrained VGG16 encoder (--vgg16, --start)",
+        unset="fcn 1e-4, unet and segnet 2e-4; ten times that with sgd",
     )
     decoder_lr: float | None = _optimization(
         None,
-        "peak learning rate of the rest",
-        unset="the network's own: fcn 3e-4, unet and segnet 1e-3; with sgd ten times that",
+        "peak learning rate of all other layers",
+        unset="fcn 3e-4, unet and segnet 1e-3; ten times that with sgd",
     )
     bias_lr_factor: float = _optimization(
-        1.0, "learning rate of biases over that of kernels; FCN: 2"
+        1.0, "factor on the learning rate of biases; 2 in the FCN paper"
     )
     skip_rates: tuple[float, float] = _optimization(
         (3.0, 100.0),
-        "FCN with --at-once: learning rates of score_pool4 and score_pool3 over --decoder-lr. "
-        "AdamW's steps do not grow with a layer's input as SGD's do, and the scaled skips see "
-        "small values",
+        "FCN with --at-once: factors on --decoder-lr for score_pool4 and score_pool3, since "
+        "AdamW's steps, unlike those of SGD, do not depend on the scale of the skips",
         metavar=("POOL4", "POOL3"),
     )
     schedule: str = _optimization(
         "poly",
-        "of the learning rates. poly: linear warm-up, then (1 - step / steps)^0.9; onecycle: "
-        "torch's OneCycleLR; constant: warm-up alone",
+        "learning rate schedule. poly: linear warm-up, then (1 - step / steps)^0.9; onecycle: "
+        "torch's OneCycleLR; constant: warm-up only",
         choices=SCHEDULES,
     )
-    warmup_steps: int = _optimization(50, "of poly and constant")
-    weight_decay: float = _optimization(1e-4, "on kernels only, neither on biases nor batch norms")
+    warmup_steps: int = _optimization(50, "warm-up steps of poly and constant")
+    weight_decay: float = _optimization(1e-4, "weight decay, on kernels only")
     ema: float = _optimization(
         0.0,
-        "decay of an exponential moving average of the weights, 0.999 for example, which is then "
-        "what is measured and kept; 0: none",
+        "decay of an exponential moving average of the weights, such as 0.999; the average is then "
+        "validated and saved; 0: off",
     )
 
     balance: float = _loss(
-        0.5, "exponent of the median-frequency class weights; 1: SegNet's, 0: none"
+        0.5, "exponent of the median-frequency class weights; 1: as in SegNet, 0: none"
     )
-    lovasz: float = _loss(0.0, "weight of the Lovász-softmax loss beside the cross entropy")
+    lovasz: float = _loss(0.0, "weight of the Lovász-softmax loss, in addition to cross entropy")
     border_weight: float = _loss(
         0.0, "U-Net's w0: weight of the background between neighbouring cells, 10 in the paper"
     )
-    border_sigma: float = _loss(5.0, "U-Net's sigma, pixels")
+    border_sigma: float = _loss(5.0, "U-Net's sigma, in pixels")
 
     crop: tuple[int, int] | None = _augmentation(
         None,
-        "pixels of the network's input in training; 0 0: whole images, of one size or in batches "
-        "of 1",
-        unset="256 x 320, no larger than the images; with --padding valid 572 x 572",
+        "size of training crops; 0 0: whole images, which must have the same size unless the batch "
+        "size is 1",
+        unset="256 x 320 or smaller, depending on the images; 572 x 572 with --padding valid",
         metavar=("HEIGHT", "WIDTH"),
     )
     zoom: tuple[float, float] = _augmentation(
-        (0.7, 1.6), "range of the random enlargement; 1 1: none", metavar=("FROM", "TO")
+        (0.7, 1.6), "range of random scale factors; 1 1: off", metavar=("FROM", "TO")
     )
     horizontal_flip: bool = _augmentation(True, "mirror half of the images")
     vertical_flip: bool = _augmentation(False, "flip half of the images upside down")
-    quarter_turns: bool = _augmentation(False, "turn images by a multiple of 90 degrees")
+    quarter_turns: bool = _augmentation(False, "rotate images by a random multiple of 90 degrees")
     rotate: float = _augmentation(
-        0.0, "turn images by up to so many degrees either way, at most 180"
+        0.0, "maximum random rotation in degrees, in both directions; at most 180"
     )
     elastic: float = _augmentation(
-        0.0, "U-Net's elastic deformation, standard deviation in pixels, 10 in the paper; 0: none"
+        0.0, "standard deviation of U-Net's elastic deformation, in pixels; 10 in the paper, 0: off"
     )
     color_strength: float = _augmentation(
-        1.0, "of changes of brightness, contrast, saturation and gamma, 0 (none) to 2.5"
+        1.0,
+        "strength of random changes of brightness, contrast, saturation and gamma, 0 (off) to 2.5",
     )
     degrade: float = _augmentation(0.0, "probability of each of blur, noise and a shadow")
 
@@ -327,7 +334,7 @@ class TrainingConfig:
                 raise ValueError(f"{rule}, got {getattr(self, rule.split()[0])!r}")
 
     def published(self) -> dict[str, Any]:
-        """The options as JSON-able values, without the folders of the machine."""
+        """The options as JSON-compatible values; paths are reduced to their last component."""
         values = asdict(self) | {"data": Path(self.data).resolve().name}
         for name in TUPLES:
             values[name] = None if values[name] is None else list(values[name])
@@ -340,21 +347,21 @@ class TrainingConfig:
 def fit_to_data(
     config: TrainingConfig, image_sizes: Sequence[tuple[int, int]]
 ) -> tuple[TrainingConfig, list[str]]:
-    """Choose the options that were left to the size of the dataset.
+    """Choose default options that depend on the size of the dataset.
 
     Args:
-        config: options, of which batch_size, epochs and crop may be None.
+        config: The options; batch_size, epochs and crop may be None.
         image_sizes: (width, height) of every training image.
 
     Returns:
-        The config without None among these, and notes for the user on what was changed.
+        The config with these options set, and notes for the user about changes.
     """
     notes: list[str] = []
     batch_size = min(config.batch_size or 8, len(image_sizes))
     if config.batch_size and batch_size < config.batch_size:
         notes.append(
-            f"batches of {batch_size} in place of {config.batch_size}: the training split has no "
-            "more images"
+            f"using batches of {batch_size} instead of {config.batch_size}: the training split has "
+            "no more images"
         )
     steps_per_epoch = len(image_sizes) // batch_size
     epochs = config.epochs
@@ -372,8 +379,8 @@ def fit_to_data(
             crop = (572, 572)
     elif config.padding != "valid" and (crop[0] > height or crop[1] > width):
         notes.append(
-            f"the crop of {crop[0]} x {crop[1]} (height x width) is larger than most images, "
-            f"{height} x {width}: they are enlarged to fill it; --crop {min(crop[0], height)} "
+            f"the crop of {crop[0]} x {crop[1]} (height x width) is larger than most images "
+            f"({height} x {width}), which are enlarged to fill it; --crop {min(crop[0], height)} "
             f"{min(crop[1], width)} avoids that"
         )
     return replace(config, batch_size=batch_size, epochs=epochs, crop=crop), notes
@@ -391,5 +398,5 @@ def _median_size(config: TrainingConfig, image_sizes: Sequence[tuple[int, int]])
 
 
 def _default_side(most: int, side: int) -> int:
-    """A multiple of 32, the coarsest stride of the networks, where the images allow it."""
+    """A multiple of 32, the coarsest stride of the networks, if the images are large enough."""
     return min(most, side // 32 * 32) or side

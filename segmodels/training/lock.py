@@ -1,4 +1,4 @@
-"""One training at a time in a folder."""
+"""Locking of output folders, so that only one training at a time uses a folder."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ LOCK_NAME = ".train.lock"
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process, however it ends.
+    """Hold the lock of a folder; it is released when the process ends for any reason.
 
     Args:
-        folder: the training's output folder, which exists.
+        folder: The output folder, which must exist.
 
     Raises:
-        TrainingError: if another process holds it.
+        TrainingError: If another process holds the lock.
     """
     path = folder / LOCK_NAME
     with _locked_file(path) as file:
@@ -29,7 +29,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # Windows keeps open files
+            with contextlib.suppress(OSError):  # Windows cannot delete open files
                 path.unlink()
 
 
@@ -40,7 +40,7 @@ def _locked_file(path: Path) -> IO[str]:
             _lock(file)
         except OSError as error:
             holder = "unknown"
-            with contextlib.suppress(OSError):  # Windows does not let a locked file be read
+            with contextlib.suppress(OSError):  # Windows cannot read locked files
                 file.seek(0)
                 holder = file.read().strip() or holder
             file.close()
@@ -48,7 +48,7 @@ def _locked_file(path: Path) -> IO[str]:
                 f"another training (process {holder}) is running in {path.parent}: wait for it, "
                 "or choose another --out"
             ) from error
-        # The one before may have removed the file between our opening and locking it.
+        # The previous holder may have deleted the file after we opened it and before we locked it.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
@@ -66,5 +66,5 @@ else:
     import fcntl
 
     def _lock(file: IO[str]) -> None:
-        # POSIX locks, unlike flock, are not inherited by the processes that load images.
+        # Unlike flock, POSIX locks are not inherited by data loader processes.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

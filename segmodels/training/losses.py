@@ -1,5 +1,5 @@
-"""The loss: cross entropy, weighted by SegNet's class frequencies and U-Net's borders; the
-Lovász-softmax loss beside it."""
+"""Losses: cross entropy, weighted by SegNet's class frequencies and U-Net's border weights, and the
+Lovász-softmax loss."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from segmodels.data.dataset import IGNORE_INDEX
 
-REACH = 6  # sigmas: farther from a border its weight is less than w0 * 2e-8
+REACH = 6  # in units of sigma: at larger distances, border weights are less than w0 * 2e-8
 
 
 def class_weights(
@@ -22,20 +22,21 @@ def class_weights(
     """Median-frequency balancing (SegNet, section 4.1): (median frequency / frequency)^balance.
 
     Args:
-        frequencies: (num_classes,) as `Survey.frequencies` has them, NaN for absent classes; not
-            all are NaN.
-        class_names: in the order of the ids.
-        balance: the exponent; 1 is SegNet's, 0 gives every class the same weight.
+        frequencies: (num_classes,) as in `Survey.frequencies`; NaN for absent classes, but not all
+            NaN.
+        class_names: Names of the classes in the order of the ids.
+        balance: The exponent; 1 is SegNet's, 0 gives all classes the same weight.
 
     Returns:
-        (num_classes,) float32; 0, with a warning, for a class that no training image has.
+        (num_classes,) float32; 0, with a warning, for classes that do not occur in the training
+        images.
     """
     absent = np.isnan(frequencies)
     if absent.any():
         names = [name for name, is_absent in zip(class_names, absent, strict=True) if is_absent]
         warnings.warn(
-            f"no training label has a pixel of {', '.join(names)} (ids in the order of "
-            f"classes.txt, {IGNORE_INDEX} is void); the network cannot learn them",
+            f"no training label contains {', '.join(names)} (ids are in the order of classes.txt, "
+            f"{IGNORE_INDEX} is void); the network cannot learn these classes",
             stacklevel=2,
         )
     weights = (np.nanmedian(frequencies) / frequencies) ** balance
@@ -52,19 +53,19 @@ def border_weights(
 ) -> NDArray[np.float32]:
     """U-Net's weights of the background between cells (section 3, equation 2).
 
-    weight * exp(-(d1 + d2)^2 / (2 sigma^2)), d1 and d2 being a pixel's distances to the borders
-    of the nearest and of the second nearest cell; a cell's border are its pixels beside another
-    cell or background, the edge of the image is none. As in the paper's Figure 3d the weight is
-    added between cells and not inside them. Cells that touch have no pixel between them: there
-    the borders where they meet take its place.
+    The weights are weight * exp(-(d1 + d2)^2 / (2 sigma^2)), where d1 and d2 are the distances of a
+    pixel to the borders of the nearest and the second nearest cell. The border of a cell consists
+    of its pixels next to another cell or background; the edge of the image is not a border. As in
+    Figure 3d of the paper, weights are added between cells, not inside them. If two cells touch and
+    there is no pixel between them, weights are added to the adjoining border pixels instead.
 
     Args:
         target: (H, W) class ids.
         weight: w0.
-        sigma: in pixels.
-        background: the class whose regions are no cells; None: every class has cells. Void is no
-            cell, and its weight is 0.
-        cells: (H, W) instance ids, 0 outside cells; None: the connected regions of each class.
+        sigma: Standard deviation in pixels.
+        background: Class without cells; None: all classes have cells. Void is not a cell and has
+            weight 0.
+        cells: (H, W) instance ids, 0 outside cells; None: the connected components of each class.
 
     Returns:
         (H, W) float32.
@@ -75,7 +76,7 @@ def border_weights(
     for number, box in enumerate(find_objects(regions), start=1):
         near = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in box)
         border = _outline(regions[near] == number)
-        if not border.any():  # the cell is all that there is
+        if not border.any():  # the cell fills the whole image
             continue
         distance = distance_transform_edt(~border).astype(np.float32)
         first, second = nearest[0][near], nearest[1][near]
@@ -87,8 +88,8 @@ def border_weights(
 
 
 def background_of(class_names: Sequence[str]) -> int | None:
-    """The class between the objects: the one named background, or of two classes the first; None
-    if there is none."""
+    """The background class: the class named "background", or the first of two classes, else
+    None."""
     names = [name.lower() for name in class_names]
     if "background" in names:
         return names.index("background")
@@ -96,8 +97,8 @@ def background_of(class_names: Sequence[str]) -> int | None:
 
 
 def _regions(target: NDArray[np.uint8], background: int | None) -> NDArray[np.int32]:
-    """(H, W) numbers from 1 of the connected regions (of four neighbours) of equal class, 0 for
-    background and void."""
+    """(H, W) numbers, from 1, of the 4-connected regions of each class; 0 for background and
+    void."""
     regions = np.zeros(target.shape, np.int32)
     for class_id in np.unique(target):
         if class_id not in (background, IGNORE_INDEX):
@@ -107,19 +108,20 @@ def _regions(target: NDArray[np.uint8], background: int | None) -> NDArray[np.in
 
 
 def _numbered(cells: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Instance ids as 1, 2, ..., 0 where they are 0."""
+    """Renumber instance ids to 1, 2, ...; 0 is unchanged."""
     ids, numbers = np.unique(cells, return_inverse=True)
     numbers = numbers.reshape(cells.shape).astype(np.int32)
     return numbers if ids[0] == 0 else numbers + 1
 
 
 def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The region's pixels with a neighbour, of four, outside it; the edge of the array is none."""
+    """The pixels of the region with a 4-neighbour outside it; the edge of the array does not
+    count."""
     return region & ~binary_erosion(region, border_value=1)
 
 
 def _touching(regions: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """The pixels of a cell with a pixel of another cell beside them, of four."""
+    """The pixels of a cell that have a 4-neighbour in another cell."""
     touching = np.zeros(regions.shape, bool)
     for axis in (0, 1):
         before = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
@@ -131,23 +133,23 @@ def _touching(regions: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 
 def total_weight(target: Tensor, weights: Tensor, border: Tensor | None = None) -> Tensor:
-    """() Sum of the pixels' weights, the divisor of `weighted_cross_entropy`."""
+    """Sum of the pixel weights, the divisor in `weighted_cross_entropy`."""
     return _pixel_weights(target, weights, border).sum()
 
 
 def weighted_cross_entropy(
     logits: Tensor, target: Tensor, weights: Tensor, border: Tensor | None = None
 ) -> Tensor:
-    """Mean over the pixels of -log softmax (U-Net, section 3, equation 1), each weighted.
+    """Weighted mean over the pixels of -log softmax (U-Net, section 3, equation 1).
 
     Args:
         logits: (N, num_classes, H, W) float.
-        target: (N, H, W) int64 class ids; void pixels have no weight.
-        weights: (num_classes,) of the classes.
-        border: (N, H, W), added to the weight of a pixel's class; None: nothing.
+        target: (N, H, W) int64 class ids; void pixels are ignored.
+        weights: (num_classes,) class weights.
+        border: (N, H, W) weights that are added to the class weights; None: none.
 
     Returns:
-        () float; NaN if no pixel has a weight.
+        Scalar; NaN if the sum of the weights is 0.
     """
     if border is None:
         return cross_entropy(logits, target, weights, ignore_index=IGNORE_INDEX)
@@ -160,16 +162,16 @@ def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
     """Lovász-softmax: a convex extension of 1 - mean IoU to probabilities.
 
     Berman, Rannen Triki and Blaschko, CVPR 2018, equations 8 and 11,
-    https://arxiv.org/abs/1705.08790; over the classes in the target and all images together. Where
-    every probability is 0 or 1 it is 1 - mean IoU itself. Cross entropy, a mean over pixels, hardly
-    sees a thin class; IoU counts all classes alike.
+    https://arxiv.org/abs/1705.08790, over the classes in the target and all images of the batch. If
+    all probabilities are 0 or 1, it equals 1 - mean IoU. Cross entropy, a mean over pixels, is
+    hardly affected by thin classes, while IoU weights all classes equally.
 
     Args:
         logits: (N, num_classes, H, W) float.
         target: (N, H, W) int64 class ids.
 
     Returns:
-        () float in [0, 1]; 0 where all pixels are void.
+        Scalar in [0, 1]; 0 if all pixels are void.
     """
     known = target != IGNORE_INDEX
     target = target[known]
@@ -179,8 +181,9 @@ def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
     probabilities = logits.softmax(1).movedim(1, 0)[:, known]  # (num_classes, pixels)
     is_class = target == classes  # (classes, pixels)
     errors = (is_class.float() - probabilities[classes[:, 0]]).abs()
-    # Algorithm 1: the errors, largest first, each times what 1 - intersection / union grows by once
-    # that pixel is wrong too: one of the class leaves the intersection, another joins the union.
+    # Algorithm 1: each error, largest first, is multiplied by the increase of 1 - intersection /
+    # union when that pixel becomes wrong: pixels of the class leave the intersection, others join
+    # the union.
     errors, order = errors.sort(dim=1, descending=True)
     is_class = is_class.gather(1, order)
     size = is_class.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The network that a training starts with: from random weights, VGG16 or a trained network."""
+"""Creation of the initial network: with random weights, VGG16's or those of a trained network."""
 
 import inspect
 from dataclasses import asdict, dataclass, field, replace
@@ -13,18 +13,18 @@ from segmodels.models.registry import model_class
 from segmodels.models.vgg16 import load_vgg16
 from segmodels.training.config import ARCHITECTURE, TrainingConfig, TrainingError
 
-HEAD_CHANNELS = 512  # of FCN in training, for machines that VGG16's 4096 are too much for
+HEAD_CHANNELS = 512  # default for FCN in training; 4096 as in VGG16 is too slow on a CPU
 
 
 @dataclass(frozen=True)
 class CarriedOver:
-    """What a network took over from the one that it was fine-tuned from.
+    """What was copied from the network that training started from.
 
     Attributes:
-        classes: names of the classes that both have, whatever their order.
-        new_classes: names of those that start from fresh weights.
-        dropped_classes: names of the old network's classes that the new one lacks.
-        new_layers: parameters without a counterpart of their shape, which start from fresh weights.
+        classes: Names of the classes that both networks have, in any order.
+        new_classes: Names of the classes whose weights are initialised randomly.
+        dropped_classes: Names of the initial network's classes that the new network lacks.
+        new_layers: Parameters without a counterpart of the same shape, initialised randomly.
     """
 
     classes: list[str] = field(default_factory=list)
@@ -34,11 +34,11 @@ class CarriedOver:
 
     def describe(self, start: str) -> str:
         """One line for the user."""
-        parts = [f"carried over from {start}: {_listed(self.classes) or 'no class'}"]
+        parts = [f"classes carried over from {start}: {_listed(self.classes) or 'none'}"]
         for words, names in (
-            ("classes that start from fresh weights", self.new_classes),
-            ("classes left out", self.dropped_classes),
-            ("layers that start from fresh weights", self.new_layers),
+            ("randomly initialised classes", self.new_classes),
+            ("dropped classes", self.dropped_classes),
+            ("randomly initialised layers", self.new_layers),
         ):
             if names:
                 parts.append(f"{words}: {_listed(names)}")
@@ -46,17 +46,17 @@ class CarriedOver:
 
 
 def resolve_defaults(config: TrainingConfig) -> TrainingConfig:
-    """Fill in the options that depend on the network or on `start`.
+    """Set the default options that depend on the network or on `start`.
 
     Args:
-        config: options, those of the architecture perhaps None.
+        config: The options; those of the architecture may be None.
 
     Returns:
-        The config with every option that its network has; those of other networks are None.
+        The config with all options of its network set; options of other networks are None.
 
     Raises:
-        TrainingError: if `start` holds another network, or an option is not one of the network's.
-        CheckpointError: if `start` cannot be loaded.
+        TrainingError: If `start` holds another network, or the network lacks an option that is set.
+        CheckpointError: If `start` cannot be loaded.
     """
     network = model_class(config.network)
     arguments = constructor_arguments(network)
@@ -65,7 +65,7 @@ def resolve_defaults(config: TrainingConfig) -> TrainingConfig:
     ]
     if foreign:
         options = ", ".join("--" + name.replace("_", "-") for name in foreign)
-        raise TrainingError(f"{options}: {config.network} has no such option; leave it out")
+        raise TrainingError(f"{options}: not an option of {config.network}; omit it")
     if config.start:
         start = _load_start(config)
         known = {name: getattr(start, name) for name in arguments}
@@ -74,7 +74,7 @@ def resolve_defaults(config: TrainingConfig) -> TrainingConfig:
         known = {name: parameters[name].default for name in arguments}
         known |= {"head_channels": HEAD_CHANNELS} | network.arguments_from(asdict(config))
     if config.vgg16 and config.image_mean:
-        raise TrainingError("--image-mean, --image-std: --vgg16 has its own; leave them out")
+        raise TrainingError("--image-mean and --image-std are given by --vgg16; omit them")
     names = [name for name in (*ARCHITECTURE, "working_size") if name in arguments]
     in_channels = config.in_channels or known["in_channels"]
     if config.start and in_channels == known["in_channels"] and in_channels not in (1, 3):
@@ -86,18 +86,18 @@ def resolve_defaults(config: TrainingConfig) -> TrainingConfig:
 def build_network(
     config: TrainingConfig, class_names: list[str]
 ) -> tuple[SegmentationModel, CarriedOver | None]:
-    """Build the config's network with the weights that it starts from. Sets torch's random seed.
+    """Create the network with its initial weights. Sets torch's random seed.
 
     Args:
-        config: options without defaults to resolve, see `resolve_defaults`.
-        class_names: of the dataset, in the order of the ids.
+        config: The options, resolved by `resolve_defaults`.
+        class_names: Classes of the dataset in the order of the ids.
 
     Returns:
-        The network, and what it carried over from `start` if there is one.
+        The network, and what was copied from `start`, if set.
 
     Raises:
-        TrainingError: if `start` holds another network.
-        CheckpointError: for weights that cannot be loaded.
+        TrainingError: If `start` holds another network.
+        CheckpointError: If weights cannot be loaded.
     """
     torch.manual_seed(config.seed)
     carried_over = None
@@ -116,15 +116,15 @@ def build_network(
 def load_initial_model(
     config: TrainingConfig, class_names: list[str]
 ) -> tuple[SegmentationModel, CarriedOver]:
-    """Build the network with the weights of `config.start`, its classes matched by name.
+    """Create the network with the weights of `config.start`, matching classes by name.
 
     Args:
-        config: options whose `start` is a folder or a Hub id.
-        class_names: of the dataset, in the order of the ids.
+        config: The options, with `start` set to a folder or a Hub id.
+        class_names: Classes of the dataset in the order of the ids.
 
     Returns:
-        The network, and what it carried over. Parameters of another shape, and those of classes
-        that `start` does not have, are fresh.
+        The network, and what was copied. Parameters of other shapes and those of new classes are
+        initialised randomly.
     """
     old = _load_start(config)
     kind = type(old)
@@ -153,8 +153,8 @@ def _load_start(config: TrainingConfig) -> SegmentationModel:
     kind = type(model)
     if kind.architecture != config.network:
         raise TrainingError(
-            f"{config.start} holds a {kind.__name__}, and the network to train is "
-            f"{config.network}: choose `segmodels train {kind.architecture}`, or another --start"
+            f"{config.start} holds a {kind.__name__}, but the network to train is "
+            f"{config.network}: use `segmodels train {kind.architecture}`, or another --start"
         )
     return model
 
@@ -163,13 +163,15 @@ def _load_start(config: TrainingConfig) -> SegmentationModel:
 def _copy_weights(
     old: SegmentationModel, new: SegmentationModel, pairs: list[tuple[int, int]]
 ) -> list[str]:
-    """Copy the old weights into the new network, class by class where an axis counts classes.
+    """Copy the old weights to the new network; along axes of classes, class by class.
 
     Args:
+        old: The initial network.
+        new: The new network.
         pairs: (new id, old id) of each class that both have.
 
     Returns:
-        The names of the new network's parameters that have no counterpart.
+        The names of the new network's parameters without a counterpart.
     """
     theirs, ours = old.state_dict(), new.state_dict()
     class_axes = _class_axes(new)
@@ -187,7 +189,7 @@ def _copy_weights(
 
 
 def _class_axes(model: SegmentationModel) -> dict[str, list[int]]:
-    """Of each entry of the state, the axes that grow with the number of classes."""
+    """For each entry of the state dict, the axes whose size is the number of classes."""
     arguments = {name: getattr(model, name) for name in constructor_arguments(type(model))}
     names = [f"class {i}" for i in range(model.num_classes % 254 + 1)]  # another number
     other: SegmentationModel
@@ -201,7 +203,7 @@ def _class_axes(model: SegmentationModel) -> dict[str, list[int]]:
 
 
 def _match(old: Tensor, new: Tensor, class_axes: list[int]) -> bool:
-    """Whether the shapes are equal, class axes aside."""
+    """Whether the shapes are equal except along class axes."""
     if old.ndim != new.ndim:
         return False
     return all(
@@ -211,7 +213,7 @@ def _match(old: Tensor, new: Tensor, class_axes: list[int]) -> bool:
 
 
 def _positions(ids: list[int], class_axes: list[int], tensor: Tensor) -> tuple[Any, ...]:
-    """An index of `tensor` that takes the given ids along each class axis, all of the others."""
+    """An index of `tensor` that selects the given ids along class axes, and all along others."""
     if not class_axes:
         return (...,)
     axes = [

@@ -1,4 +1,4 @@
-"""The optimizer, and the learning rate of each part of the network at each step."""
+"""Optimizer, learning rates and schedule."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,19 +12,19 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from segmodels.models.base import SegmentationModel
 from segmodels.training.config import TrainingConfig
 
-PEAK = "peak_lr"  # a parameter group's entry; a step's rate is that times the schedule's factor
+PEAK = "peak_lr"  # entry of parameter groups; learning rate = peak rate * factor of the schedule
 
 
 def optimizer_for(
     model: SegmentationModel, config: TrainingConfig, encoder: Sequence[nn.Module]
 ) -> Optimizer:
-    """The config's optimizer over all parameters that require a gradient, weight decay on kernels
-    only.
+    """Create the optimizer for all trainable parameters, with weight decay on kernels only.
 
     Args:
-        model: the network.
-        config: its optimizer, learning rates and weight decay.
-        encoder: the layers that start from trained weights, see `TrainingConfig.encoder_lr`.
+        model: The network.
+        config: Optimizer, learning rates and weight decay.
+        encoder: Layers that are initialised with pretrained weights; see
+            `TrainingConfig.encoder_lr`.
     """
     rates = peak_rates(model, config, encoder)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -48,8 +48,8 @@ def optimizer_for(
 def peak_rates(
     model: SegmentationModel, config: TrainingConfig, encoder: Sequence[nn.Module]
 ) -> dict[nn.Parameter, float]:
-    """The peak learning rate of every parameter, by encoder_lr, decoder_lr, bias_lr_factor and the
-    network's own factors."""
+    """The peak learning rate of each parameter, from encoder_lr, decoder_lr, bias_lr_factor and the
+    factors of the network."""
     encoder_lr, decoder_lr = cast(float, config.encoder_lr), cast(float, config.decoder_lr)
     rates = dict.fromkeys(model.parameters(), decoder_lr)
     rates |= {parameter: encoder_lr for layer in encoder for parameter in layer.parameters()}
@@ -65,8 +65,8 @@ def peak_rates(
 def learning_rate_factors(config: TrainingConfig, total_steps: int) -> list[float]:
     """The schedule: factors on the peak learning rates for steps 0 to total_steps - 1.
 
-    torch's schedulers run once, ahead of the training: a step's rate then depends on its position
-    alone, and a resumed training has no scheduler to restore.
+    torch's schedulers are run once before training. The learning rate then depends only on the
+    step, and no scheduler state has to be restored when a training is resumed.
     """
     optimizer = SGD([torch.zeros(1)], lr=1.0)
     scheduler: LRScheduler

@@ -1,4 +1,4 @@
-"""Curves and confusion matrix of a training as images, by matplotlib."""
+"""Plots of training curves and confusion matrices."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from segmodels.utils.files import atomic_write
 
-MOST_CLASSES = 40  # whose counts are written into the confusion matrix's cells
+MOST_CLASSES = 40  # up to this number, values are printed in the cells of the confusion matrix
 
 
 def draw_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Draw losses, validation metrics and learning rate against the epoch.
+    """Plot losses, validation metrics and learning rate over the epochs.
 
     Args:
-        path: of the PNG.
-        records: lines of `metrics.jsonl`.
+        path: Path of the PNG.
+        records: Lines of `metrics.jsonl`.
     """
     figure = Figure(figsize=(12, 3.6), dpi=100, layout="constrained")
     losses, scores, rates = figure.subplots(1, 3)
@@ -35,13 +35,13 @@ def draw_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 def draw_confusion(
     path: Path, matrix: NDArray[np.int64], class_names: Sequence[str], title: str
 ) -> None:
-    """Draw a confusion matrix, each row in percent of its class's pixels.
+    """Plot a confusion matrix, with each row in percent of the pixels of its class.
 
     Args:
-        path: of the PNG.
+        path: Path of the PNG.
         matrix: (num_classes, num_classes) pixel counts, [target, prediction].
-        class_names: in the order of the ids.
-        title: over the matrix.
+        class_names: Names of the classes in the order of the ids.
+        title: Title of the plot.
     """
     count = len(class_names)
     shares = 100 * matrix / np.maximum(1, matrix.sum(1, keepdims=True))
@@ -79,7 +79,7 @@ def _plot(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # A class name may have characters that the font lacks: they become boxes, without a warning.
+    # Characters in class names that the font lacks are drawn as boxes, without a warning.
     import warnings
 
     with atomic_write(path) as scratch, warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""Named sets of options: the papers' own trainings, and starting points for two kinds of data.
+"""Presets: the training settings of the papers, and starting points for two kinds of data.
 
-An option given beside a preset overrides it: `segmodels train --preset paper-unet --epochs 20`.
+Explicit options override those of a preset: `segmodels train --preset paper-unet --epochs 20`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from segmodels.training.config import TrainingConfig
 
-# What the papers do without.
+# The papers do not use these augmentations.
 _NO_AUGMENTATION = {"zoom": (1.0, 1.0), "horizontal_flip": False, "color_strength": 0.0}
 
 
@@ -18,9 +18,9 @@ class Preset:
     """A named set of options.
 
     Attributes:
-        network: that it is for; None: any.
-        about: what it is, for `--help` and the documentation.
-        options: of `TrainingConfig`.
+        network: Architecture that it is for; None: any.
+        about: Description, for `--help` and the documentation.
+        options: Fields of `TrainingConfig`.
     """
 
     network: str | None
@@ -31,10 +31,11 @@ class Preset:
 PRESETS = {
     "paper-fcn8s": Preset(
         "fcn",
-        "FCN-8s as Long et al. train it: whole images one by one, the authors' padding, fc6 and "
-        "fc7 of 4096 channels, SGD of momentum 0.99, biases at twice the learning rate. In stages "
-        "as in section 4.3: first --stride 32 with --vgg16, then --stride 16 with --start and a "
-        "hundredth of the learning rate, then --stride 8 alike",
+        "FCN-8s as trained by Long et al.: whole images with a batch size of 1, the authors' "
+        "padding, fc6 and fc7 with 4096 channels, SGD with momentum 0.99, twice the learning rate "
+        "for biases. Train in stages as in section 4.3: first --stride 32 with --vgg16, then "
+        "--stride 16 with --start and a hundredth of the learning rate, then --stride 8 in the "
+        "same way",
         {
             "stride": 8,
             "head_channels": 4096,
@@ -45,7 +46,7 @@ PRESETS = {
             "optimizer": "sgd",
             "momentum": 0.99,
             "batch_size": 1,
-            # The authors' 1e-10 is for the sum over the pixels of an image of VOC, 500 x 375.
+            # The authors' 1e-10 is for a loss summed over the pixels of a VOC image, 500 x 375.
             "encoder_lr": 2e-5,
             "decoder_lr": 2e-5,
             "bias_lr_factor": 2.0,
@@ -59,10 +60,10 @@ PRESETS = {
     ),
     "paper-unet": Preset(
         "unet",
-        "U-Net as Ronneberger et al. train it: grey tiles of 572 x 572, unpadded, one a step, no "
-        "batch norm, dropout at the end of the contracting path, border weights, elastic "
-        "deformation and rotation, SGD of momentum 0.99. The paper gives no learning rate and no "
-        "number of steps",
+        "U-Net as trained by Ronneberger et al.: greyscale tiles of 572 x 572 with a batch size "
+        "of 1, unpadded convolutions, no batch norm, dropout at the end of the contracting path, "
+        "border weights, elastic deformation and rotation, SGD with momentum 0.99. The paper does "
+        "not state the learning rate and the number of steps",
         {
             "in_channels": 1,
             "encoder": "plain",
@@ -90,9 +91,9 @@ PRESETS = {
     ),
     "paper-segnet": Preset(
         "segnet",
-        "SegNet as Badrinarayanan et al. train it: whole images in batches of 12, "
-        "median-frequency balancing, SGD at 0.1 of momentum 0.9; give --vgg16, and --dropout 0.5 "
-        "for Bayesian SegNet or --variant basic for SegNet-Basic",
+        "SegNet as trained by Badrinarayanan et al.: whole images in batches of 12, "
+        "median-frequency balancing, SGD with learning rate 0.1 and momentum 0.9. Use with "
+        "--vgg16; add --dropout 0.5 for Bayesian SegNet or --variant basic for SegNet-Basic",
         {
             "dropout": 0.0,
             "frozen": 0,
@@ -111,8 +112,8 @@ PRESETS = {
     ),
     "road": Preset(
         None,
-        "street scenes: moderate changes of colour, no vertical flips or turns, the "
-        "Lovász-softmax loss for thin classes, a moving average of the weights",
+        "street scenes: moderate colour augmentation, no vertical flips or rotations, the "
+        "Lovász-softmax loss for thin classes, an exponential moving average of the weights",
         {
             "balance": 0.25,
             "lovasz": 1.0,
@@ -123,8 +124,8 @@ PRESETS = {
     ),
     "microscopy": Preset(
         "unet",
-        "cells and tissue, where no direction is up: all flips and quarter turns, slight "
-        "rotations, elastic deformation, border weights between cells",
+        "cells and tissue, without a preferred orientation: all flips and 90-degree rotations, "
+        "small rotations, elastic deformation, border weights between cells",
         {
             "ema": 0.99,
             "border_weight": 10.0,
@@ -142,16 +143,16 @@ PRESETS = {
 def config_from_preset(
     preset: str, *, data: str, network: str | None = None, **options: Any
 ) -> TrainingConfig:
-    """The config of a preset.
+    """Create the config of a preset.
 
     Args:
-        preset: a key of `PRESETS`.
-        data: folder of the dataset.
-        network: needed where the preset is for any network.
-        options: of `TrainingConfig`, which override the preset's.
+        preset: A key of `PRESETS`.
+        data: Folder of the dataset.
+        network: Required if the preset is for any network.
+        options: Fields of `TrainingConfig` that override the preset.
 
     Raises:
-        ValueError: for a preset that is not there, or is for another network.
+        ValueError: If the preset does not exist or is for another network.
 
     Examples:
         >>> config_from_preset("paper-unet", data="DIR", steps=2000).padding
@@ -162,7 +163,7 @@ def config_from_preset(
     chosen = PRESETS[preset]
     network = network or chosen.network
     if network is None:
-        raise ValueError(f"the preset {preset} is for any network: name one, unet for example")
+        raise ValueError(f"the preset {preset} works with any network: specify one, such as unet")
     if chosen.network not in (None, network):
         raise ValueError(f"the preset {preset} is for {chosen.network}, not for {network}")
     return TrainingConfig(network, data, **{**chosen.options, **options})

@@ -1,4 +1,4 @@
-"""`training.json`: how a network was trained, and from what."""
+"""`training.json`: the options that a network was trained with, and its initial network."""
 
 import json
 from dataclasses import asdict, fields, replace
@@ -16,11 +16,11 @@ from segmodels.utils.files import write_text
 
 CARRIED_OVER = "carried_over"  # entry of the record: `CarriedOver`
 NONE_IS_A_VALUE = ("folds", "fold")  # options of which None is no default to be filled in
-EXTENDED = ("epochs", "steps", "patience")  # options that may change for a longer training
+EXTENDED = ("epochs", "steps", "patience")  # options that may change when a training is extended
 
 
 def fetch_record(source: str) -> dict[str, Any] | None:
-    """The `training.json` of a folder or a Hub repository, None if there is no readable one."""
+    """Read `training.json` of a folder or a Hub repository; None if it is missing or invalid."""
     try:
         record = json.loads(fetch(source, TRAINING_NAME).read_text(encoding="utf-8"))
     except (CheckpointError, OSError, ValueError):
@@ -29,19 +29,19 @@ def fetch_record(source: str) -> dict[str, Any] | None:
 
 
 def read_config(folder: Path) -> TrainingConfig:
-    """The config in the folder's `training.json`.
+    """Read the config in `training.json` of a folder.
 
     Raises:
-        OSError, ValueError, TypeError: if there is none that can be read.
+        OSError, ValueError, TypeError: If it is missing or invalid.
     """
     return config_of(json.loads((folder / TRAINING_NAME).read_text(encoding="utf-8")))
 
 
 def config_of(entries: dict[str, Any]) -> TrainingConfig:
-    """The config in a record or a checkpoint, of earlier versions too.
+    """The config in a record or a checkpoint, also of earlier versions.
 
-    Those had an option of every architecture in each record, and with `start` its own default in
-    place of what the network had: such entries say nothing, and become None.
+    Earlier versions stored the options of all architectures and, with `start`, defaults instead of
+    the network's actual values. Such entries are meaningless and are replaced by None.
     """
     names = {one.name for one in fields(TrainingConfig)}
     known = {name: value for name, value in entries.items() if name in names}
@@ -63,11 +63,11 @@ def write_record(
     """Write `training.json`.
 
     Args:
-        folder: of the network.
-        config: the options, all resolved.
-        start_training: the record of the training that this one started from, so that the way
-            from the first step on is known.
-        carried_over: what it took from there.
+        folder: Folder of the network.
+        config: The resolved options.
+        start_training: Record of the initial network, so that the complete training history is
+            known.
+        carried_over: What was copied from the initial network.
         held_out: keys of the training images that validation was on.
     """
     record = config.published()
@@ -81,10 +81,11 @@ def write_record(
 
 
 def check_same(theirs: TrainingConfig, ours: TrainingConfig, what: str) -> None:
-    """Compare two configs, but for the length of the training and defaults left open in one.
+    """Compare two configs, except for defaults that are not set in one of them.
 
     Raises:
-        TrainingError: that begins with `what`, if they differ or ours is the shorter training.
+        TrainingError: With a message starting with `what`, if options differ or the training was
+            shortened.
     """
     old, new = theirs.published(), ours.published()
     changed = [

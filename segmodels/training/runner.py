@@ -1,4 +1,4 @@
-"""A whole training: from a dataset to a folder that `from_pretrained` reads."""
+"""Running a training: from a dataset to a model folder that `from_pretrained` loads."""
 
 import contextlib
 import json
@@ -43,8 +43,8 @@ BEST_NAME = "best"
 CURVES_NAME = "curves.png"
 CONFUSION_NAME = "confusion.png"
 KEEP = ("last", "best")
-# What an interrupted training leaves: `files.atomic_write`'s, also of earlier versions, and
-# `save_pretrained`'s folder.
+# Left behind by an interrupted training: files of `files.atomic_write`, also of earlier versions,
+# and the folder of `save_pretrained`.
 TEMPORARY_FILE = re.compile(
     r"\.segmodels-\d+-[0-9a-f]{8}\.tmp"
     r"|\.(checkpoint\.pt|metrics\.jsonl|training\.json)\.\d+\.tmp"
@@ -66,31 +66,31 @@ def train(
 ) -> Evaluation | None:
     """Train a network, or resume or extend its training.
 
-    `out` gets the network (fp16), `training.json`, `metrics.jsonl`, `curves.png` and, with a split
-    "val", `confusion.png`. A checkpoint there of the same config is resumed; a finished training is
-    left as it is or, where the config asks for more epochs or steps, extended from its weights.
-    Started in several processes, they share each batch.
+    `out` receives the network (fp16), `training.json`, `metrics.jsonl`, `curves.png` and, if there
+    is a split "val", `confusion.png`. If `out` contains a checkpoint with the same config, it is
+    resumed. A finished training is not repeated; if the config has more epochs or steps, it is
+    extended from its weights. With several processes, each batch is split among them.
 
     Args:
-        config: the options.
-        out: folder for the network.
+        config: The options.
+        out: Output folder.
         device: "auto", or a torch device.
-        workers: processes that load images; 0: this one does.
-        tracker: where the lines of `metrics.jsonl` go too, see `distributed.accelerator_for`.
-        checkpoint_seconds: between two checkpoints.
-        validate_every: epochs between two validations on the split "val", if there is one.
-        keep: "best" keeps in `out`/best the network of the best validation too, by mean IoU.
-        stop_after_steps: interrupt the training there (for tests).
+        workers: Number of processes that load images; 0: load in the main process.
+        tracker: Tracker that also receives the metrics; see `distributed.accelerator_for`.
+        checkpoint_seconds: Time between checkpoints.
+        validate_every: Number of epochs between validations on the split "val", if there is one.
+        keep: "best" also saves the network with the best validation mean IoU, in `out`/best.
+        stop_after_steps: Interrupt the training after this step (for tests).
 
     Returns:
-        The final validation; None without a split "val", and where nothing was left to do.
+        The final validation; None without a split "val" or if the training was already finished.
 
     Raises:
-        TrainingError: for a config that does not fit the dataset or what `out` holds.
-        ProcessError: for a device or tracker that the machine lacks.
-        DataError: for the dataset.
-        CheckpointError: for weights that cannot be loaded.
-        OSError: for a file that cannot be written.
+        TrainingError: If the config does not fit the dataset or the content of `out`.
+        ProcessError: If the device or the tracker is not available.
+        DataError: If the dataset is invalid.
+        CheckpointError: If weights cannot be loaded.
+        OSError: If a file cannot be written.
 
     Examples:
         >>> from segmodels.training import TrainingConfig, train  # doctest: +SKIP
@@ -103,7 +103,7 @@ def train(
     out, config = Path(out), resolve_defaults(config)
     with contextlib.ExitStack() as stack:
         if is_main_process():
-            stack.enter_context(_made(out))
+            stack.enter_context(_created(out))
             stack.enter_context(exclusive(out))
         border_cache = None
         if config.border_weight:
@@ -111,25 +111,25 @@ def train(
             border_cache = Path(name)
         previous = _Previous(out)
         if previous.is_finished_for(config):
-            print(f"{out} holds this training already, finished", file=sys.stderr)
+            print(f"{out} already contains this training, and it is finished", file=sys.stderr)
             return None
-        config = previous.fill(config)
+        config = previous.fill_defaults(config)
         accelerator = accelerator_for(device, config.precision, tracker, out)
         if accelerator.device.type == "cpu":
             keep_memory()
         trainer = Trainer(config, accelerator, border_cache)
-        previous.hand_over(trainer)
+        previous.restore(trainer)
         run = _Run(trainer, out, checkpoint_seconds, validate_every, keep)
         accelerator.wait_for_everyone()  # before a new checkpoint is written
         run.prepare()
-        if not run.through(workers, stop_after_steps):
+        if not run.run_steps(workers, stop_after_steps):
             return None
         run.finish()
         return trainer.evaluation
 
 
 class _Previous:
-    """What an earlier run left in the folder: nothing, a checkpoint or a finished network."""
+    """The result of an earlier run in the folder: nothing, a checkpoint or a finished network."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -143,20 +143,21 @@ class _Previous:
                 self.config = read_config(out)
             except (OSError, ValueError, TypeError) as error:
                 raise TrainingError(
-                    f"{out} holds a network already, and no {TRAINING_NAME} that says how it was "
-                    f"trained ({error}): restart with a new --out"
+                    f"{out} already contains a network, but no {TRAINING_NAME} with its options "
+                    f"({error}): restart with a new --out"
                 ) from error
 
     def is_finished_for(self, config: TrainingConfig) -> bool:
-        """Whether nothing is left to do. TrainingError if the folder holds another training."""
+        """Whether the training is finished. Raises TrainingError if the folder has another
+        training."""
         if self.config is None:
             return False
         what = "holds" if self.state is None else f"holds {CHECKPOINT_NAME} of"
         check_same(self.config, config, f"{self.out} {what}")
         return self.state is None and not _is_longer(config, self.config)
 
-    def fill(self, config: TrainingConfig) -> TrainingConfig:
-        """The config with what it left to the size of the dataset as the earlier run had it."""
+    def fill_defaults(self, config: TrainingConfig) -> TrainingConfig:
+        """Fill in options that depend on the dataset with those of the earlier run."""
         if self.config is None:
             return config
         names = ["batch_size", "crop"]
@@ -166,19 +167,19 @@ class _Previous:
             config, **{n: getattr(self.config, n) for n in names if getattr(config, n) is None}
         )
 
-    def hand_over(self, trainer: Trainer) -> None:
-        """Put the trainer where the earlier run ended."""
+    def restore(self, trainer: Trainer) -> None:
+        """Restore the trainer to the end of the earlier run."""
         if self.state is not None:
             restore_checkpoint(trainer, self.checkpoint, self.state)
-            self.state = None  # whose memory the training needs
+            self.state = None  # free the memory
         elif self.config is not None:
             step = self._last_step(trainer)
             if step < trainer.total_steps:
                 trainer.extend(load_model(self.out).state_dict(), step)
                 if is_main_process():
                     print(
-                        f"segmodels: {self.out} is extended from step {step} to "
-                        f"{trainer.total_steps}, from its weights with a new optimizer state",
+                        f"segmodels: extending {self.out} from step {step} to "
+                        f"{trainer.total_steps}, with its weights and a new optimizer state",
                         file=sys.stderr,
                     )
 
@@ -191,8 +192,7 @@ class _Previous:
 
 
 class _Run:
-    """A training under way in a folder: what is shown, logged and saved. Only the main process of
-    several writes."""
+    """A running training: display, logging and saving. Only the main process writes files."""
 
     def __init__(
         self,
@@ -220,15 +220,15 @@ class _Run:
     def prepare(self) -> None:
         if self.is_main:
             _remove_temporary_files(self.out)
-            _cut_log(self.out / LOG_NAME, self.trainer.step)
+            _truncate_log(self.out / LOG_NAME, self.trainer.step)
         config = {
             key: value if isinstance(value, int | float) else str(value)
             for key, value in self.trainer.config.published().items()
         }
         self.trainer.accelerator.init_trackers("segmodels", config)
 
-    def through(self, workers: int, stop_after_steps: int | None) -> bool:
-        """Take the remaining steps; False where they are interrupted."""
+    def run_steps(self, workers: int, stop_after_steps: int | None) -> bool:
+        """Run the remaining steps. Returns False if interrupted."""
         trainer = self.trainer
         try:
             while not trainer.is_done:
@@ -239,15 +239,15 @@ class _Run:
                         return False
                     if trainer.is_done:
                         break
-        except (DataError, WorkerError):  # the steps until then are kept
+        except (DataError, WorkerError):  # keep the steps so far
             self.save_checkpoint()
             raise
         finally:
             self.bar.close()
         if trainer.step < trainer.total_steps and self.is_main:
             print(
-                f"segmodels: stopped early at epoch {trainer.epochs_done}: val mean IoU was best, "
-                f"{100 * trainer.best_score:.2f} %, at step {trainer.best_step}",
+                f"segmodels: stopped early at epoch {trainer.epochs_done}: the best val mean IoU "
+                f"was {100 * trainer.best_score:.2f} % at step {trainer.best_step}",
                 file=sys.stderr,
             )
         return True
@@ -278,7 +278,7 @@ class _Run:
     def draw(self) -> None:
         evaluation = self.trainer.evaluation
         records = read_log(self.out / LOG_NAME)
-        with contextlib.suppress(OSError):  # a full disk does not end the training
+        with contextlib.suppress(OSError):  # a full disk must not stop the training
             draw_curves(self.out / CURVES_NAME, records)
             if evaluation is not None:
                 title = f"val, after step {self.trainer.step}, % of each class's pixels"
@@ -287,7 +287,7 @@ class _Run:
         self._log_images()
 
     def _log_images(self) -> None:
-        """Give the drawings to the trackers that take images."""
+        """Send the plots to trackers that support images."""
         paths = [self.out / name for name in (CURVES_NAME, CONFUSION_NAME)]
         for tracker in self.trainer.accelerator.trackers:
             if hasattr(tracker, "log_images"):
@@ -303,13 +303,13 @@ class _Run:
         except (OSError, SafetensorError) as error:
             self.bar.write(
                 f"segmodels: {self.out / BEST_NAME} could not be written at step "
-                f"{self.trainer.step} ({error}); training continues: free some space",
+                f"{self.trainer.step} ({error}); training continues: free some disk space",
                 file=sys.stderr,
             )
 
     def save_checkpoint(self) -> None:
-        """A full disk does not end the training: the old checkpoint stays, and the next one may
-        succeed."""
+        """Save a checkpoint. If this fails, for example because the disk is full, the previous one
+        is kept and training continues."""
         self.last_save = time.monotonic()
         if not self.is_main:
             return
@@ -320,7 +320,7 @@ class _Run:
             kept = "the previous one is kept" if path.exists() else "there is none yet"
             self.bar.write(
                 f"segmodels: {path} could not be written at step {self.trainer.step} ({error}); "
-                f"{kept}, and training continues: free some space",
+                f"{kept}, and training continues: free some disk space",
                 file=sys.stderr,
             )
 
@@ -341,8 +341,8 @@ class _Run:
                 (self.out / CHECKPOINT_NAME).unlink(missing_ok=True)
             except (OSError, SafetensorError) as error:
                 raise TrainingError(
-                    f"the trained network could not be written to {self.out} ({error}); its "
-                    "checkpoint is there: free some space and give the same command again"
+                    f"the trained network could not be written to {self.out} ({error}); the "
+                    "checkpoint is kept: free some disk space and run the same command again"
                 ) from error
 
     def _write_network(self, folder: Path) -> None:
@@ -358,7 +358,7 @@ class _Run:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records in `metrics.jsonl` that are whole."""
+    """The valid records in `metrics.jsonl`."""
     if not path.exists():
         return []
     records = []
@@ -371,7 +371,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_longer(config: TrainingConfig, finished: TrainingConfig) -> bool:
-    """Whether the config asks for more epochs or steps than a finished training had."""
+    """Whether the config has more epochs or steps than a finished training."""
     more_epochs = (config.epochs or 0) > (finished.epochs or 0) and finished.steps is None
     return more_epochs or (config.steps or 0) > (finished.steps or 0)
 
@@ -385,7 +385,7 @@ def _summary(record: dict[str, Any]) -> str:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """For trackers, which take numbers: {"val_iou": {"sky": 0.5}} as {"val_iou/sky": 0.5}."""
+    """Flatten for trackers: {"val_iou": {"sky": 0.5}} becomes {"val_iou/sky": 0.5}."""
     flat: dict[str, Any] = {}
     for key, value in record.items():
         if isinstance(value, dict):
@@ -396,7 +396,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _image_batch(path: Path) -> Any:
-    """(1, H, W, 3) uint8, as accelerate's trackers take images."""
+    """Read an image as (1, H, W, 3) uint8, the format of accelerate's trackers."""
     import numpy as np
     from PIL import Image
 
@@ -405,8 +405,8 @@ def _image_batch(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """The folder, made if need be, and removed if it is still empty after an error."""
+def _created(folder: Path) -> Iterator[None]:
+    """Create the folder if necessary; after an error, delete it if it is new and empty."""
     there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -419,7 +419,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def _remove_temporary_files(out: Path) -> None:
-    """Those that an interrupted training left in the folder, and no others."""
+    """Delete the temporary files of an interrupted training, and no other files."""
     for path in out.iterdir():
         if TEMPORARY_FILE.fullmatch(path.name) and path.is_file():
             path.unlink()
@@ -429,9 +429,9 @@ def _remove_temporary_files(out: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _cut_log(log: Path, step: int) -> None:
-    """Remove what an interrupted run logged after the step that this one continues from, and the
-    final record of a training that is extended."""
+def _truncate_log(log: Path, step: int) -> None:
+    """Remove records after the step that is resumed, and the final record of a training that is
+    extended."""
     if log.exists():
         kept = [r for r in read_log(log) if r["step"] <= step and "final" not in r]
         write_text(log, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,8 +1,8 @@
 """The state of a training, and its steps.
 
-Every random draw depends on the seed and the position in the training alone, so that a run that
-was interrupted and resumed takes the same steps as one that was not, and one in several processes
-the same as one in one, dropout aside.
+All random numbers depend only on the seed and the position in the training, so that a resumed
+training takes the same steps as an uninterrupted one, and a training in several processes the same
+as in a single process, except for dropout.
 """
 
 import copy
@@ -62,7 +62,7 @@ from segmodels.utils.distributed import (
     whole_batch,
 )
 
-SMALLEST_SCALE = 2.0**-10  # of fp16 gradients; below it they overflow whatever the scale
+SMALLEST_SCALE = 2.0**-10  # of fp16 gradients; if they overflow below it, training fails
 
 
 class Trainer:
@@ -71,25 +71,25 @@ class Trainer:
     Reads every file of the splits "train" and "val" first.
 
     Args:
-        config: the options, those of the network resolved (`model_factory.resolve_defaults`).
-        accelerator: this process's device and precision.
-        border_cache: a folder for the maps of border weights; None computes them for each crop.
+        config: The options; those of the network are resolved by `model_factory.resolve_defaults`.
+        accelerator: Device and precision of this process.
+        border_cache: Folder for cached border weights; None: compute them for each crop.
 
     Attributes:
-        config: the options, all resolved.
-        model: the network in training.
-        result: the network that is measured and kept: the moving average, if there is one.
-        carried_over: what the network took over from `config.start`, None without one.
-        step: steps done.
-        total_steps: steps of the whole training.
-        evaluation: the last validation, None before the first.
-        held_out: keys of the training images that validation is on, see `HoldOut`; None if it is
-            on a split "val", or there is none.
-        notes: for the user, on what was chosen or changed.
+        config: The options, all resolved.
+        model: The network in training.
+        result: The network that is validated and saved: the moving average, if there is one.
+        carried_over: What was copied from `config.start`; None without it.
+        step: Number of completed steps.
+        total_steps: Number of steps of the whole training.
+        evaluation: The latest validation; None before the first.
+        held_out: Keys of the training images that are held out for validation, see `HoldOut`; None
+            if there is a split "val" or no validation.
+        notes: Notes for the user about chosen and changed options.
 
     Raises:
-        DataError: for all errors in the dataset together.
-        TrainingError: for options that do not fit the dataset or each other.
+        DataError: If the dataset is invalid; lists all errors.
+        TrainingError: If options do not fit the dataset or each other.
     """
 
     def __init__(
@@ -144,12 +144,12 @@ class Trainer:
         frequencies = surveys["train"].frequencies
         if np.isnan(frequencies).all():
             first = self.data.samples[0].label
-            raise DataError(f"no label has a pixel that is not void, {first} on")
+            raise DataError(f"all labels, starting with {first}, contain only void pixels")
         return frequencies, list(surveys["train"].sizes.elements())
 
     def _with_statistics(self, config: TrainingConfig) -> TrainingConfig:
-        """The config with the training images' mean and standard deviation, for channels that have
-        no usual ones."""
+        """Set the mean and standard deviation of the training images, for numbers of channels
+        without common values."""
         if config.image_mean or config.vgg16 or config.in_channels in (None, 1, 3):
             return config
         mean, std = channel_statistics(self.data)
@@ -160,18 +160,17 @@ class Trainer:
         assert config.batch_size
         if config.batch_size < process_count():
             raise TrainingError(
-                f"a batch of {config.batch_size} cannot be shared by {process_count()} processes: "
-                "choose a larger --batch-size, or start fewer"
+                f"a batch of {config.batch_size} cannot be split among {process_count()} "
+                "processes: choose a larger --batch-size, or start fewer processes"
             )
         if config.patience and self.val is None:
             raise TrainingError(
                 "early stopping (--patience) needs validation images, and the dataset has no "
-                "split `val`: add one, choose --val-fraction 0.1, or leave --patience out"
+                "split `val`: add one, use --val-fraction 0.1, or omit --patience"
             )
 
     def _check_crops(self, image_sizes: list[tuple[int, int]]) -> None:
-        """TrainingError for crops that leave nothing to learn from, or too little for the batch
-        norms."""
+        """Raise TrainingError if crops are too small for the network or its batch norms."""
         config = self.config
         if config.crop == (0, 0):
             if len(set(image_sizes)) > 1 and config.batch_size != 1:
@@ -186,7 +185,7 @@ class Trainer:
             self.output_size(crop_of(config, shrink, (height // shrink, width // shrink)))
 
     def output_size(self, crop: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the network's logits for an input of that size."""
+        """(height, width) of the logits for an input of this size."""
         if crop not in self._output_sizes:
             batch, channels = cast(int, self.config.batch_size), self._shapes.in_channels
             try:
@@ -202,9 +201,9 @@ class Trainer:
             return TrainingError(f"--crop {crop[0]} {crop[1]}: {error}")
         return TrainingError(
             f"batch norm cannot train on a batch of {self.config.batch_size} at a crop of "
-            f"{crop[0]} x {crop[1]}: the network's smallest maps are 1 x 1, one value a channel. "
-            "Choose a larger --crop or --batch-size, or a network without batch norm (fcn, or "
-            "unet --no-batch-norm)"
+            f"{crop[0]} x {crop[1]}: the network's smallest feature maps are 1 x 1, one value per "
+            "channel. Choose a larger --crop or --batch-size, or a network without batch norm "
+            "(fcn, or unet --no-batch-norm)"
         )
 
     def _prepare(self, model: SegmentationModel) -> None:
@@ -245,24 +244,24 @@ class Trainer:
 
     @property
     def result(self) -> SegmentationModel:
-        """The network that is measured and kept: the moving average, if there is one."""
+        """The network that is validated and saved: the moving average, if there is one."""
         return self.model if self.average is None else cast(SegmentationModel, self.average.module)
 
     @property
     def is_done(self) -> bool:
-        """Whether the last step is taken, or early stopping ends the training."""
+        """Whether all steps are done, or early stopping ends the training."""
         patience = self.config.patience
         return self.step >= self.total_steps or 0 < patience <= self.validations_since_best
 
     def batches(self, workers: int) -> Iterator[tuple[Tensor, ...]]:
-        """The rest of the present epoch; with several processes, this one's part of each batch."""
+        """The rest of the current epoch; with several processes, this one's part of each batch."""
         epoch, done = divmod(self.step, self.steps_per_epoch)
         return batches_from(self._crops(epoch), done, workers)
 
     def take_step(self, pixels: Tensor, target: Tensor, border: Tensor | None = None) -> float:
         """Train on one batch.
 
-        A batch without weight, all void for example, teaches nothing: its loss is 0.
+        The loss of a batch without any weight, for example if all pixels are void, is 0.
 
         Args:
             pixels: (N, C, h, w) float in [0, 1].
@@ -273,7 +272,7 @@ class Trainer:
             The loss over all processes.
 
         Raises:
-            TrainingError: if the loss or the gradient is not finite.
+            TrainingError: If the loss or the gradient is not finite.
         """
         torch.manual_seed(seed_of(self.config.seed, self.step, process_index()))
         self.model.train()
@@ -301,7 +300,8 @@ class Trainer:
     def _descend(
         self, pixels: Tensor, target: Tensor, border: Tensor | None, share: float
     ) -> float:
-        """share: of this process's pixels in the weight of the whole batch."""
+        """Backward pass and optimizer step; `share` is this process's share of the batch's
+        weight."""
         with self._autocast(pixels):
             try:
                 logits = self.model(self._normalised(pixels)).float()
@@ -310,12 +310,12 @@ class Trainer:
         loss = weighted_cross_entropy(logits, target, self.class_weights, border)
         loss = share * loss if share else 0.0 * logits.sum()
         value = float(summed(loss.detach()))
-        if self.config.lovasz:  # of the whole batch, so that it is the same in every process
+        if self.config.lovasz:  # computed on the whole batch, so it is the same in every process
             whole = lovasz_softmax(whole_batch(logits), whole_batch(target))
             loss = loss + self.config.lovasz * whole
             value += self.config.lovasz * float(whole.detach())
         self._check_finite("loss", value)
-        scaler = self.accelerator.scaler  # of fp16; it leaves out steps that overflow
+        scaler = self.accelerator.scaler  # for fp16; it skips steps with overflows
         if scaler is None:
             loss.backward()
             self._sum_gradients()
@@ -336,7 +336,7 @@ class Trainer:
         return value
 
     def _sum_gradients(self) -> None:
-        """The loss is the sum of the processes' shares, and so is its gradient."""
+        """Sum the gradients over the processes, since the loss is the sum of their shares."""
         if process_count() == 1:
             return
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -346,9 +346,9 @@ class Trainer:
             gradient.copy_(part.view_as(gradient))
 
     def _autocast(self, pixels: Tensor) -> AbstractContextManager:
-        """The config's precision, but not for crops of up to 64 pixels on the CPU: its bfloat16
-        weight gradients of a convolution much larger than its input (fc6 on a map of 2 pixels) are
-        of memory that nobody wrote (torch 2.13, oneDNN)."""
+        """Autocast to the config's precision, except for crops of up to 64 pixels on the CPU: for
+        convolutions much larger than their input (fc6 on 2 pixels), bfloat16 weight gradients are
+        computed from uninitialised memory (torch 2.13, oneDNN)."""
         safe = self.device.type != "cpu" or min(pixels.shape[-2:]) > 64
         return self.accelerator.autocast(AutocastKwargs(enabled=safe))
 
@@ -362,7 +362,7 @@ class Trainer:
         raise TrainingError(
             f"the {what} became {value} at step {self.step} (epoch {epoch + 1}, learning rates at "
             f"{100 * factor:.0f} % of their peak, images {names}); the last checkpoint is "
-            "untouched: restart with lower learning rates and a new --out"
+            "kept: restart with lower learning rates and a new --out"
         )
 
     @property
@@ -371,11 +371,11 @@ class Trainer:
 
     @property
     def mean_loss(self) -> float:
-        """Over the last epoch's steps."""
+        """Mean loss of the steps of the last epoch."""
         return float(np.mean(self.losses[-self.steps_per_epoch :]))
 
     def epoch_record(self, validate_every: int) -> dict[str, Any]:
-        """What `metrics.jsonl` says of the epoch that has just ended."""
+        """The line of `metrics.jsonl` for the epoch that has just ended."""
         done = self.epochs_done
         now = time.monotonic()
         record: dict[str, Any] = {
@@ -392,7 +392,7 @@ class Trainer:
         return record
 
     def note_score(self, record: dict[str, Any]) -> bool:
-        """Whether the record's validation is the best so far; keeps count for early stopping."""
+        """Whether this validation is the best so far; also counts for early stopping."""
         score = record.get("val_mean_iou")
         if score is None:
             return False
@@ -403,9 +403,9 @@ class Trainer:
         return True
 
     def recompute_batch_norms(self, batches: int = 50, quiet: bool = True) -> None:
-        """`batch_norm.recompute` over as many full-size batches of the training split; frozen ones
-        stay. Batches are made as in training: a single image's variance lacks what images differ
-        by."""
+        """Recompute the statistics of all batch norms that are not frozen over this many full-size
+        training batches. Single images would not do, since they lack the variance between images.
+        """
         frozen = {
             theirs
             for ours, theirs in zip(self.model.modules(), self.result.modules(), strict=True)
@@ -426,7 +426,7 @@ class Trainer:
             self.result(self._normalised(pixels))
 
     def validate(self, quiet: bool = False) -> dict[str, Any]:
-        """Metrics on the split "val", those that are NaN left out; none without that split.
+        """Metrics on the split "val", without NaN; empty if there is no such split.
 
         Returns:
             "val_loss", the class-weighted cross entropy; "val_mean_iou" and the other metrics over
@@ -450,8 +450,7 @@ class Trainer:
         }
 
     def _validation_loss(self, segmenter: Segmenter) -> float:
-        """The class-weighted cross entropy over the split, at the working size; NaN if all is
-        void."""
+        """Class-weighted cross entropy over the split at the working size; NaN if all is void."""
         assert self.val is not None
         sums = torch.zeros(2, dtype=torch.float64)
         weights = self.class_weights.cpu()
@@ -467,7 +466,7 @@ class Trainer:
         return total / weight if weight else math.nan
 
     def state(self) -> dict[str, Any]:
-        """All that decides how the training goes on, for `restore`."""
+        """The complete state of the training, for `restore`."""
         scaler = self.accelerator.scaler
         return {
             "step": self.step,
@@ -480,7 +479,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from the position of a `state`, of earlier versions too."""
+        """Continue from a `state`, also of earlier versions."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -492,8 +491,8 @@ class Trainer:
             self.best_score, self.best_step, self.validations_since_best = state["best"]
 
     def extend(self, weights: dict[str, Tensor], step: int) -> None:
-        """Go on behind the last step of a finished training, from its weights; the optimizer's
-        state is fresh."""
+        """Continue after the last step of a finished training, with its weights and a new optimizer
+        state."""
         self.model.load_state_dict(weights)
         if self.average is not None:
             self.average = _moving_average(self.model, self.config.ema)
@@ -501,7 +500,7 @@ class Trainer:
 
 
 def _centre(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, h, w): the central part of (N, H, W)."""
+    """The central part (N, h, w) of (N, H, W)."""
     top, left = (values.shape[-2] - size[0]) // 2, (values.shape[-1] - size[1]) // 2
     return values[..., top : top + size[0], left : left + size[1]]
 

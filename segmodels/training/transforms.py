@@ -1,8 +1,8 @@
 """Joint augmentation of images, targets and weight maps.
 
-One sampling grid holds all that moves pixels (zoom, flips, turns, U-Net's elastic deformation), so
-that an image is interpolated once, and no more of it is touched than the crop sees. Changes of
-colour are kornia's.
+All geometric transforms (zoom, flips, rotations, U-Net's elastic deformation) are combined into one
+sampling grid, so that an image is interpolated only once and only the part needed for the crop is
+processed. Colour augmentation uses kornia.
 """
 
 import math
@@ -33,31 +33,30 @@ def augment(
     color_strength: float = 1.0,
     degrade: float = 0.0,
 ) -> tuple[Tensor, ...]:
-    """A random part of an image, perhaps flipped, turned and deformed, its colours changed.
+    """Crop and augment an image at random: flips, rotations, deformation and colour changes.
 
-    Draws from torch's global random state.
+    Uses torch's global random state.
 
     Args:
         image: (H, W, C) uint8.
         target: (H, W) class ids.
-        border: (H, W) weights that move with the target, if any.
-        crop: (h, w) of the result; larger than the image, the image is enlarged.
-        zoom: range of the enlargement, 1 being the image's own scale; a range of one value leaves
-            the aspect ratio alone too.
-        context: rows and columns on either side of the crop that may lie beyond the image, for an
-            unpadded network.
-        horizontal_flip: mirror half of the images.
-        vertical_flip: flip half of the images upside down.
-        quarter_turns: turn by a multiple of 90 degrees.
-        rotate: turn by up to so many degrees either way.
-        elastic: standard deviation of U-Net's deformation in pixels, see `displacements`.
-        color_strength: 0 leaves the colours; 1 changes brightness, contrast and saturation by up
-            to 40 %; 2.5, the most, up to darkness.
-        degrade: probability of each of blur, noise and a shadow.
+        border: (H, W) weights that are transformed like the target, if any.
+        crop: (h, w) of the result; smaller images are enlarged.
+        zoom: Range of random scale factors; if both ends are equal, the aspect ratio is preserved.
+        context: Rows and columns on either side of the crop that may extend beyond the image, for
+            unpadded networks.
+        horizontal_flip: Mirror half of the images.
+        vertical_flip: Flip half of the images upside down.
+        quarter_turns: Rotate by a random multiple of 90 degrees.
+        rotate: Maximum random rotation in degrees, in both directions.
+        elastic: Standard deviation of U-Net's deformation in pixels; see `displacements`.
+        color_strength: 0 does not change colours; 1 changes brightness, contrast and saturation by
+            up to 40 %; the maximum of 2.5 can turn images black.
+        degrade: Probability of each of blur, noise and a shadow.
 
     Returns:
-        (C, h, w) float32 in [0, 1], (h, w) int64 and, with `border`, (h, w) float32. Beyond its
-        edge the image is mirrored, the target void and the border weight 0.
+        Image (C, h, w) float32 in [0, 1], target (h, w) int64 and, with `border`, weights (h, w)
+        float32. Beyond the edges, the image is mirrored, the target is void and the weight is 0.
     """
     size = (target.shape[0], target.shape[1])
     points = _crop_points(size, crop, zoom, context, rotate, quarter_turns)
@@ -86,13 +85,13 @@ def _crop_points(
     rotate: float,
     quarter_turns: bool,
 ) -> Tensor:
-    """(h, w, 2) where the crop's pixels lie in the image, (x, y) in pixels from its top left edge;
-    pixel i's centre is at i + 1/2. The crop without its context lies in the image, turns by other
-    than a quarter aside."""
+    """Positions (h, w, 2) of the crop's pixels in the image: (x, y) in pixels from its top left
+    corner, where pixel i is centred at i + 1/2. Except for rotations by other than 90 degrees, the
+    crop without its context is inside the image."""
     turns = int(torch.randint(4, ())) if quarter_turns else 0
     height, width = size if turns % 2 == 0 else size[::-1]
     inner = crop[0] - 2 * context[0], crop[1] - 2 * context[1]
-    # The area of the part is drawn evenly, as RandomResizedCrop does, and its aspect ratio.
+    # Area and aspect ratio of the cropped part are random, as in RandomResizedCrop.
     smallest, largest = (
         min(height * width, inner[0] * inner[1] / factor**2) for factor in (zoom[1], zoom[0])
     )
@@ -106,7 +105,7 @@ def _crop_points(
     left = _uniform(0.0, width - part_width)
     if zoom == (1, 1) and fit == 1:  # whole pixels need no interpolation
         top, left = math.floor(top), math.floor(left)
-    # From the centre of the part, in pixels of the turned image.
+    # Relative to the centre of the part, in pixels of the rotated image.
     rows = (torch.arange(crop[0]) + 0.5 - crop[0] / 2) * (part_height / inner[0])
     columns = (torch.arange(crop[1]) + 0.5 - crop[1] / 2) * (part_width / inner[1])
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -114,25 +113,25 @@ def _crop_points(
         angle = math.radians(_uniform(-rotate, rotate))
         x, y = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
     x, y = x + left + part_width / 2, y + top + part_height / 2
-    for _ in range(turns):  # back to the image before its turns
+    for _ in range(turns):  # back to the image before rotation
         x, y, width, height = y, width - x, height, width
     return torch.stack([x, y], dim=-1)
 
 
 def displacements(points: Tensor, size: tuple[int, int], deviation: float) -> Tensor:
-    """U-Net's elastic deformation (section 3.1): displacements drawn on a grid of 3 x 3 over the
-    image from a Gaussian, between them bicubic.
+    """U-Net's elastic deformation (section 3.1): Gaussian displacements on a 3 x 3 grid over the
+    image, with bicubic interpolation.
 
     Args:
         points: (h, w, 2) positions (x, y) in the image.
         size: (height, width) of the image.
-        deviation: of the Gaussian, in pixels.
+        deviation: Standard deviation of the Gaussian, in pixels.
 
     Returns:
         (h, w, 2) displacements (x, y) in pixels.
     """
     drawn = deviation * torch.randn(1, 2, 3, 3)
-    # The grid's outer points lie on the centres of the image's outer pixels.
+    # The outer points of the grid are at the centres of the outer pixels of the image.
     span = torch.tensor([max(1, size[1] - 1), max(1, size[0] - 1)])
     places = 2 * (points - 0.5) / span - 1
     shift = grid_sample(
@@ -142,14 +141,14 @@ def displacements(points: Tensor, size: tuple[int, int], deviation: float) -> Te
 
 
 def _neighbourhood(size: tuple[int, int], points: Tensor) -> tuple[tuple[slice, slice], Tensor]:
-    """The part of the image that the points need, and the points in it."""
+    """The part of the image that is needed to sample the points, and the points relative to it."""
     slices = []
     offsets = []
     for axis, length in ((1, size[0]), (0, size[1])):
         values = points[..., axis]
         start = min(max(0, math.floor(float(values.min())) - 2), length - 1)
         stop = max(start + 1, min(length, math.ceil(float(values.max())) + 2))
-        # Beyond the edge the image is mirrored: what the mirror shows is needed too.
+        # Beyond the edge the image is mirrored, so the mirrored pixels are needed as well.
         start = max(0, min(start, math.floor(2 * length - float(values.max())) - 2))
         stop = min(length, max(stop, math.ceil(-float(values.min())) + 2))
         slices.append(slice(start, stop))
@@ -158,15 +157,15 @@ def _neighbourhood(size: tuple[int, int], points: Tensor) -> tuple[tuple[slice, 
 
 
 def _sampled(values: Tensor, points: Tensor, beyond: str) -> Tensor:
-    """(C, h, w): (C, H, W) at the points, bilinear."""
+    """Sample (C, H, W) at the points bilinearly; returns (C, h, w)."""
     height, width = values.shape[-2:]
-    # grid_sample counts from the image's edges, -1 and 1.
+    # In grid_sample, the edges of the image are at -1 and 1.
     places = 2 * points / torch.tensor([width, height]) - 1
     return grid_sample(values[None], places[None], padding_mode=beyond, align_corners=False)[0]
 
 
 def _labels_at(labels: Tensor, points: Tensor) -> Tensor:
-    """(h, w) int64: the nearest of (H, W) ids, void beyond their edge."""
+    """Sample ids (H, W) at the nearest pixels; returns (h, w) int64, void beyond the edges."""
     columns, rows = points.floor().long().unbind(-1)
     height, width = labels.shape
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
@@ -198,7 +197,7 @@ def _colors(strength: float, channels: int) -> list[K.AugmentationBase2D]:
 
 
 def _degradations(probability: float) -> list[K.AugmentationBase2D]:
-    """What bad light and a bad lens make of an image."""
+    """Degradations by bad lighting and lenses: shadow, blur and noise."""
     if not probability:
         return []
     return [

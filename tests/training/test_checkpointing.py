@@ -193,7 +193,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
     assert calls == [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]
     printed = capsys.readouterr().err
     assert "checkpoint.pt could not be written at step 4 ([Errno 28] No space left" in printed
-    assert "the previous one is kept, and training continues: free some space" in printed
+    assert "the previous one is kept, and training continues: free some disk space" in printed
     assert contents(tmp_path) == contents(finished)
 
 
@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_a_checkpoint_to_end_from(
 ):
     with monkeypatch.context() as patch:
         patch.setattr(UNet, "save_pretrained", full_disk)
-        with pytest.raises(TrainingError, match=r"No space left.* free some space and give the sa"):
+        with pytest.raises(TrainingError, match=r"No space left.* free some disk space and run"):
             train(config, tmp_path, validate_every=2)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 9
     train(config, tmp_path, validate_every=2)

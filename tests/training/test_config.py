@@ -103,6 +103,6 @@ def test_a_batch_larger_than_the_dataset_and_a_crop_larger_than_the_images_are_s
     fitted, notes = fit_to_data(config, [(400, 300)] * 5)
     assert fitted.batch_size == 5
     assert fitted.crop == (256, 256)
-    assert "batches of 5 in place of 12" in notes[0]
-    assert "larger than most images, 150 x 200: they are enlarged" in notes[1]
+    assert "batches of 5 instead of 12" in notes[0]
+    assert "larger than most images (150 x 200), which are enlarged" in notes[1]
     assert "--crop 150 200" in notes[1]

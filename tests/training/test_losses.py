@@ -27,7 +27,7 @@ def test_class_weights_by_hand():
 
 
 def test_an_absent_class_weighs_nothing_and_is_named():
-    with pytest.warns(UserWarning, match="no training label has a pixel of b "):
+    with pytest.warns(UserWarning, match="no training label contains b "):
         weights = class_weights(np.array([0.5, np.nan, 0.25]), ["a", "b", "c"], 1.0)
     # The median of 0.5 and 0.25 is 0.375: 0.75 and 1.5.
     assert weights.tolist() == [0.75, 0, 1.5]

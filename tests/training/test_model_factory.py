@@ -93,7 +93,7 @@ def test_the_published_config_names_the_start_without_its_folder(trained):
 
 
 def test_an_option_of_another_network_is_refused():
-    with pytest.raises(TrainingError, match=r"--stride, --head-channels: unet has no such option"):
+    with pytest.raises(TrainingError, match=r"--stride, --head-channels: not an option of unet"):
         resolve_defaults(TrainingConfig("unet", "d", stride=16, head_channels=64))
 
 
@@ -150,7 +150,7 @@ def test_classes_of_other_names_start_from_fresh_weights_even_if_there_are_as_ma
     assert torch.equal(new.heatmaps.weight[1], old.heatmaps.weight[1])
     told = carried_over.describe("old")
     assert told == (
-        "carried over from old: b; classes that start from fresh weights: x; classes left out: a"
+        "classes carried over from old: b; randomly initialised classes: x; dropped classes: a"
     )
 
 

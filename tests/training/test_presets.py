@@ -122,7 +122,7 @@ def test_a_preset_has_options_of_the_config_alone_and_is_overridden():
     ("preset", "network", "message"),
     [
         ("paper", None, "preset must be one of paper-fcn8s, paper-unet"),
-        ("road", None, "the preset road is for any network: name one"),
+        ("road", None, "the preset road works with any network: specify one"),
         ("paper-unet", "fcn", "the preset paper-unet is for unet, not for fcn"),
     ],
 )

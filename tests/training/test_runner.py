@@ -41,7 +41,7 @@ def test_a_finished_training_leaves_the_network_and_its_record(config, finished)
 def test_the_record_goes_back_to_the_first_step(config, finished, tmp_path, capsys):
     second = replace(config, start=str(finished), epochs=1)
     train(second, tmp_path / "second")
-    told = "carried over from"
+    told = "classes carried over from"
     assert told in capsys.readouterr().err
     record = json.loads((tmp_path / "second" / "training.json").read_text())
     assert record.pop("start_training") == resolve_defaults(config).published()
@@ -74,14 +74,14 @@ def test_a_finished_training_is_not_run_again(config, finished, capsys):
     before = contents(finished)
     train(config, str(finished))
     assert contents(finished) == before
-    assert "holds this training already" in capsys.readouterr().err
+    assert "already contains this training" in capsys.readouterr().err
 
 
 def test_a_finished_training_is_not_overwritten_by_another(config, finished, tmp_path):
     with pytest.raises(TrainingError, match=r"holds a training with other options \(seed 0, now 5"):
         train(replace(config, seed=5), finished)
     load_model(finished).save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match=r"holds a network already, and no training.json"):
+    with pytest.raises(TrainingError, match=r"already contains a network, but no training.json"):
         train(config, tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_a_finished_training_is_extended(config, finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "out")
     longer = replace(config, epochs=5)
     train(longer, tmp_path / "out", validate_every=2)
-    assert "is extended from step 9 to 15" in capsys.readouterr().err
+    assert "from step 9 to 15" in capsys.readouterr().err
     log = read_log(tmp_path / "out" / "metrics.jsonl")
     assert [(line["epoch"], "final" in line) for line in log] == [
         *((epoch, False) for epoch in (1, 2, 3, 4, 5)),
@@ -280,7 +280,7 @@ def test_training_stops_early_when_val_mean_iou_does_not_improve(
     train(longer, tmp_path, validate_every=1)
     log = read_log(tmp_path / "metrics.jsonl")
     assert [line["epoch"] for line in log] == [1, 2, 3, 4, 4]
-    assert "stopped early at epoch 4: val mean IoU was best, 60.00 %, at step 6" in (
+    assert "stopped early at epoch 4: the best val mean IoU was 60.00 % at step 6" in (
         capsys.readouterr().err
     )
 
