@@ -14,8 +14,8 @@ def add(commands: Commands) -> None:
         "check",
         help="read every file of a dataset",
         description="Read every file of a dataset: what it holds, what is wrong with it (exit "
-        "status 1) and what is probably wrong (warnings, exit status 0). Then it proposes a command "
-        "that trains on it.",
+        "status 1) and what is probably wrong (warnings, exit status 0); and propose a training "
+        "command.",
     )
     check.add_argument("folder", type=Path, metavar="DIR", help="layouts: see docs/datasets.md")
     check.set_defaults(run=run)
@@ -29,20 +29,19 @@ def run(options: argparse.Namespace) -> int:
     from segmodels.training.proposal import propose
 
     surveys, mistakes = survey_all(options.folder)
-    warnings = []
     if surveys:
         print(describe(options.folder, surveys))
-        notes = [note for one in surveys.values() for note in notes_of(one.data.layout)]
-        for note in [*dict.fromkeys(notes), *same_images(surveys)]:
-            print(f"note: {note}")
-        warnings = likely_mistakes(surveys)
-        for warning in warnings:
-            print(f"warning: {warning}")
+    if not mistakes:
+        command, *tips = propose(options.folder, surveys)
+        print("\n".join(["to train on it:", f"  {command}", *(f"  {tip}" for tip in tips), ""]))
+    notes = [note for one in surveys.values() for note in notes_of(one.data.layout)]
+    for note in [*dict.fromkeys(notes), *same_images(surveys)]:
+        print(f"note: {note}")
+    warnings = likely_mistakes(surveys) if surveys else []
+    for warning in warnings:
+        print(f"warning: {warning}")
     if mistakes:
         print(f"segmodels: {options.folder}: {list_mistakes(mistakes)}", file=sys.stderr)
         return 1
-    count = f", {len(warnings)} warning{'s' * (len(warnings) > 1)}" * bool(warnings)
-    print(f"no errors{count}")
-    command, *tips = propose(options.folder, surveys)
-    print("\n".join(["\nto train on it:", f"  {command}", *(f"  {tip}" for tip in tips)]))
+    print("no errors" + f", {len(warnings)} warning{'s' * (len(warnings) > 1)}" * bool(warnings))
     return 0
