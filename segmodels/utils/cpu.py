@@ -30,6 +30,12 @@ class Processor:
     avx512_bf16: bool
 
     @property
+    def description(self) -> str:
+        """Its name and, of these instructions, those that it has."""
+        has = {"AMX": self.amx_bf16, "AVX-512 BF16": self.avx512_bf16}
+        return ", ".join([self.name, *(name for name, there in has.items() if there)])
+
+    @property
     def bf16_is_fast(self) -> bool:
         """Whether convolutions are faster in bfloat16 than in float32.
 
