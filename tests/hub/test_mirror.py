@@ -10,6 +10,7 @@ import pytest
 
 from segmodels import UNet
 from tests.support.hub_client import Client
+from tests.support.serving import PATIENCE
 
 PUSH = """
 from segmodels import UNet
@@ -56,17 +57,17 @@ def mirror(hub, tmp_path_factory):
     finally:
         client.close()
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def _wait_for(port, process):
-    for _ in range(600):
+    for _ in range(10 * PATIENCE):
         assert process.poll() is None, "olah has stopped"
         try:
             return socket.create_connection(("127.0.0.1", port), timeout=5).close()
         except OSError:
             time.sleep(0.1)
-    raise AssertionError("olah did not start within a minute")
+    raise AssertionError(f"olah did not start within {PATIENCE} seconds")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 600  # seconds to wait for another process, however busy the machine
 
 
 @contextmanager
@@ -23,12 +24,15 @@ def serving(log: Path, *command, python=sys.executable, **variables):
     with open(log, "w") as output:
         demo = subprocess.Popen([python, *command], stdout=output, stderr=output, env=environment)
     try:
-        for _ in range(240):
-            if "Running on" in log.read_text() or demo.poll() is not None:
-                break
-            time.sleep(0.5)
+        deadline = time.monotonic() + PATIENCE
+        while "Running on" not in log.read_text() and demo.poll() is None:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
         assert demo.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{port}"
     finally:
         demo.terminate()
-        demo.wait(20)
+        try:
+            demo.wait(PATIENCE)
+        finally:
+            demo.kill()
