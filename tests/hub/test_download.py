@@ -134,7 +134,7 @@ def test_a_private_repository_needs_a_token_that_may_read_it(publish, pull):
     for token in (None, "stolen"):
         answer = pull("org/private", token=token)
         assert answer.error.endswith("Error")
-        assert "org/private does not exist on the Hub, or you have no access to it" in answer.message
+        assert "org/private does not exist on the Hub, or you have no access" in answer.message
         assert "`hf auth login`" in answer.message
     assert pull("org/private", token="bob-token").result[0] == "cell"
 
