@@ -27,6 +27,7 @@ from segmodels.demo.link_preview import LinkPreview, address_of
 from segmodels.demo.scenes import ExamplesError, example_folder
 from segmodels.demo.service import MAX_PIXELS, ComparisonService
 from segmodels.demo.user_models import MAX_BYTES
+from segmodels.demo.video_tab import CameraTab, VideoTab
 from segmodels.demo.waiting import LANE, place_in_queue
 from segmodels.hub.checkpoint import CheckpointError
 from segmodels.inference.comparison import ServedModel, load_networks, served_sources
@@ -78,6 +79,10 @@ class Page:
             self.lay_out_insights()
             self.lay_out_truth()
             self.lay_out_downloads()
+            with self.tab("video"):
+                self.video = VideoTab(service, on_gpu)
+            with self.tab("camera"):
+                self.camera = CameraTab(service, on_gpu)
             self.lay_out_networks()
         self.outputs: dict[str, Any] = {
             "picture": self.picture,
@@ -363,6 +368,8 @@ class Page:
             api_visibility="private",
         )
         self.wire_tabs(everything, networks, light)
+        self.video.wire(self.scene, self.replacements)
+        self.camera.wire()
 
     def wire_tabs(
         self, everything: list[Any], networks: dict[str, Any], light: dict[str, Any]

@@ -107,6 +107,8 @@ TABS = {
     "uncertainty": "Uncertainty",
     "truth": "Ground truth",
     "downloads": "Downloads",
+    "video": "Video",
+    "camera": "Camera",
     "networks": "How they work",
     "own": "Bring your own model",
     "programs": "API",
@@ -137,7 +139,8 @@ TRUTH_EXAMPLE = "The example *Crossing* comes with one, drawn by hand, coarsely.
 DOWNLOADS_HELP = (
     "At the image's full size: class maps as exact palette PNGs (pixel value = class id), "
     "overlays, the classes as JSON (id, name and colour, model and revision), the metrics as JSON, "
-    "the comparison as one image to share, and all of it as one ZIP archive."
+    "the comparison as one image to share, and all of it as one ZIP archive. They have the "
+    "colours of the models, also where the page shows the colour-blind safe ones."
 )
 VIDEO_HELP = (
     "A video of up to {seconds} seconds: the masks of the scene's networks side by side, as a "
@@ -343,7 +346,7 @@ def video_done(progress: "VideoProgress | None") -> str:
     """What a video's result is."""
     frames = f"{progress.done} frames" if progress and progress.done != 1 else "1 frame"
     sound = " The sound is left out." if progress and progress.has_sound else ""
-    return f"Done: {frames}. The video is for looking at, its colors are compressed.{sound}"
+    return f"Done: {frames}. The video is for looking at, its colours are compressed.{sound}"
 
 
 def video_too_slow(seconds: float | None) -> str:

@@ -1,0 +1,222 @@
+"""What the page computes on videos and on the frames of a camera."""
+
+import base64
+import binascii
+import math
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segmodels.data.image_io import PictureError, read_image
+from segmodels.data.video_io import Frame, Video, VideoError, VideoLimits, open_video, writing_video
+from segmodels.demo import strings, viewer
+from segmodels.demo.downloads import PANORAMA
+from segmodels.demo.service import ComparisonService
+from segmodels.demo.viewer import View
+from segmodels.inference.comparison import (
+    ModelFailure,
+    ModelResult,
+    ServedModel,
+    compare,
+)
+from segmodels.inference.video import decoded
+from segmodels.utils.contact_sheet import LegendEntry, SheetStyle, Tile, contact_sheet
+from segmodels.utils.files import atomic_write
+from segmodels.utils.palette import is_background, safe_palette
+
+LIMITS = VideoLimits(seconds=20, frames=1250, pixels=4096 * 2304)
+MAX_WORK = 600.0  # seconds that a video may take
+FIRST_FRAMES = 5  # after which it is known how long it takes
+WIDTH = 1920  # of the result, pixels
+PANEL_SIZE = 640  # longer side of a panel, pixels
+STYLE = SheetStyle(margin=12, gap=8, label_size=18, small_size=15)
+
+JPEG_URL = "data:image/jpeg;base64,"
+MAX_FRAME_URL = 700_000  # characters
+MAX_FRAME_PIXELS = 1_000_000
+
+Palette = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class VideoProgress:
+    """How far a video is.
+
+    Attributes:
+        done: Frames.
+        total: How many there probably are; None where the file does not tell.
+        seconds_left: As a guess; None where there is none yet.
+        has_sound: Whether the video has sound, which the result has not.
+    """
+
+    done: int
+    total: int | None
+    seconds_left: float | None
+    has_sound: bool
+
+
+class VideoService:
+    """Videos and camera frames, by the networks of a page.
+
+    Args:
+        service: Knows the networks.
+    """
+
+    def __init__(self, service: ComparisonService) -> None:
+        self.service = service
+
+    def compare(
+        self, path: str, out: str, sources: Sequence[str], rate: float | None, safe: bool
+    ) -> Iterator[VideoProgress]:
+        """Write the masks over a video, side by side, as an MP4.
+
+        Args:
+            path: The video.
+            out: The file to write; it is there once all is yielded.
+            sources: Of the networks.
+            rate: Frames a second at most; None: every frame.
+            safe: Color the classes for color-blind readers.
+
+        Yields:
+            After each frame, how far it is.
+
+        Raises:
+            VideoError: If the video cannot be used, or would take too long.
+        """
+        networks = [self.service.network(source) for source in sources]
+        palettes = [_palette(network, networks, safe) for network in networks]
+        with (
+            open_video(Path(path), LIMITS) as video,
+            atomic_write(Path(out)) as scratch,
+            writing_video(scratch, video) as writer,
+        ):
+            total = _expected(video, rate)
+            start = time.monotonic()
+            for done, (frame, answers) in enumerate(_answers(video, networks, rate), 1):
+                writer.write(np.asarray(_sheet(frame, answers, palettes)), frame.pts)
+                left = _seconds_left(time.monotonic() - start, done, total)
+                yield VideoProgress(done, total, left, video.has_sound)
+
+    def segment_frame(self, url: str, source: str) -> View:
+        """One network on a frame of a camera.
+
+        Args:
+            url: A JPEG as a data URL.
+            source: Of the network.
+
+        Raises:
+            PictureError: If there is no such image in it.
+        """
+        network = self.service.network(source)
+        image = _read_jpeg(url)
+        start = time.perf_counter()
+        segmentation = network.segmenter(image)
+        seconds = time.perf_counter() - start
+        panel = viewer.class_panel(segmentation, network.title, strings.caption(network, seconds))
+        size = (image.height, image.width)
+        legend = viewer.class_legend([network])
+        shown = ("overlay", "map", "image")
+        return viewer.view(viewer.image_url(image), size, [panel], legend=legend, views=shown)
+
+
+# ---- videos ----
+
+
+def _answers(
+    video: Video, networks: Sequence[ServedModel], rate: float | None
+) -> Iterator[tuple[Frame, list[ModelResult | ModelFailure]]]:
+    """Each frame that is shown, with the answers of the networks; one that fails is left out from
+    then on. VideoError once all have failed."""
+    failures: dict[str, ModelFailure] = {}
+    size = max(160, min(PANEL_SIZE, WIDTH // len(networks)))
+    for frame in thinned(video.frames(size), rate):
+        running = [network for network in networks if network.source not in failures]
+        found = {answer.network.source: answer for answer in compare(running, decoded(frame))}
+        failures |= {s: a for s, a in found.items() if isinstance(a, ModelFailure)}
+        if len(failures) == len(networks):
+            raise VideoError(strings.VIDEO_FAILED)
+        yield frame, [(found | failures)[network.source] for network in networks]
+
+
+def thinned(frames: Iterable[Frame], rate: float | None) -> Iterator[Frame]:
+    """At most `rate` of the frames a second, at their own times."""
+    due = 0.0
+    for frame in frames:
+        if rate is None or frame.seconds > due - 1e-6:
+            yield frame
+            due = 0.0 if rate is None else (math.floor(frame.seconds * rate + 1e-6) + 1) / rate
+
+
+def _expected(video: Video, rate: float | None) -> int | None:
+    """How many frames will be shown, as far as the file tells."""
+    if video.frame_count is None or rate is None:
+        return video.frame_count
+    return math.ceil(video.frame_count * min(1.0, rate / float(video.rate)))
+
+
+def _seconds_left(seconds: float, done: int, total: int | None) -> float | None:
+    """VideoError if the whole takes more than MAX_WORK."""
+    if total is None or done < FIRST_FRAMES:
+        if seconds > MAX_WORK:
+            raise VideoError(strings.video_too_slow(None))
+        return None
+    left = seconds / done * max(0, total - done)
+    if seconds + left > MAX_WORK:
+        raise VideoError(strings.video_too_slow(seconds + left))
+    return left
+
+
+def _palette(network: ServedModel, networks: Sequence[ServedModel], safe: bool) -> Palette:
+    """The network's colors by class; the safe ones are the same for all networks."""
+    if not safe:
+        return dict(zip(network.model.class_names, network.model.palette, strict=True))
+    names = list(dict.fromkeys(name for each in networks for name in each.model.class_names))
+    return dict(zip(names, safe_palette(names), strict=True))
+
+
+def _sheet(
+    frame: Frame,
+    answers: Sequence[ModelResult | ModelFailure],
+    palettes: Sequence[Mapping[str, list[int]]],
+) -> Image.Image:
+    """The overlays side by side, below each other for a panorama, and the legend."""
+    height, width = frame.image.shape[:2]
+    tiles = []
+    for answer, palette in zip(answers, palettes, strict=True):
+        if isinstance(answer, ModelFailure):
+            blank = Image.fromarray(frame.image)
+            tiles.append(Tile(blank, answer.network.title, strings.FRAME_FAILED))
+        else:
+            names = answer.segmentation.class_names
+            colored = replace(answer.segmentation, palette=[palette[name] for name in names])
+            tiles.append(Tile(colored.overlay(viewer.OPACITY), answer.network.title))
+    rows = [[tile] for tile in tiles] if width >= PANORAMA * height else [tiles]
+    return contact_sheet(rows, legend=_legend(palettes), style=STYLE)
+
+
+def _legend(palettes: Sequence[Mapping[str, list[int]]]) -> list[LegendEntry]:
+    """Every class of the networks, whether the frame has it or not."""
+    named = [(name, tuple(color)) for palette in palettes for name, color in palette.items()]
+    return [entry for entry in dict.fromkeys(named) if not is_background(entry[0])]
+
+
+# ---- camera ----
+
+
+def _read_jpeg(url: str) -> Image.Image:
+    """RGB of a data URL; its file, by which it is checked like any other, is deleted at once."""
+    if not isinstance(url, str) or not url.startswith(JPEG_URL) or len(url) > MAX_FRAME_URL:
+        raise PictureError(f"a frame of a camera is expected, as {JPEG_URL}... of up to 0.5 MB")
+    try:
+        data = base64.b64decode(url.removeprefix(JPEG_URL), validate=True)
+    except binascii.Error as error:
+        raise PictureError("the frame is not base64") from error
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "frame.jpg"
+        file.write_bytes(data)
+        return read_image(file, max_pixels=MAX_FRAME_PIXELS)
