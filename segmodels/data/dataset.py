@@ -1,4 +1,4 @@
-"""Data sets of pictures with their class ids.
+"""Datasets of images with their class ids.
 
 Five layouts are read, recognised by what the folder holds:
 
@@ -14,12 +14,12 @@ DIR/labels may be called DIR/masks. A TIFF of several pages is as many images, a
 TIFF of as many pages.
 
 `DIR/classes.txt` has a class name a line, in the order of the ids. It may be left out for PASCAL
-VOC's own 21 classes and for masks of background and foreground. Picture and label have the same
+VOC's own 21 classes and for masks of background and foreground. Image and label have the same
 stem, the label's perhaps with `_L`, `_mask` or `_label` behind it, and any suffix. Labels are
 
-    pictures of ids, 8-bit grey or palette; 255 is void, and in the first layout the id after the
+    images of ids, 8-bit grey or palette; 255 is void, and in the first layout the id after the
         last class is too, as in SegNet's CamVid;
-    pictures of colours, if the lines of classes.txt are `name r g b`, or DIR/label_colors.txt has
+    images of colors, if the lines of classes.txt are `name r g b`, or DIR/label_colors.txt has
         lines of `r g b name` (CamVid's own); a name `void` (or unlabelled, ignore) is no class;
     masks of 0 and 255, if there are two classes and the labels hold nothing else;
     instances, if there are two classes (background and cell unless classes.txt names them): numbers
@@ -56,12 +56,12 @@ __all__ = [
     "Sample",
     "SegmentationData",
     "has_split",
-    "list_mistakes",
+    "list_errors",
     "open_data",
     "read_split",
 ]
 
-MISTAKES_SHOWN = 10
+ERRORS_SHOWN = 10
 T = TypeVar("T")
 
 
@@ -107,9 +107,14 @@ class SegmentationData:
         return replace(self, channels=channels)
 
     def target(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) class ids, void as 255. DataError for an id or a colour that is neither."""
+        """(H, W) class ids, void as 255. DataError for an id or a color that is neither."""
         sample = self.samples[index]
-        return self.encoding.read(sample.label, sample.page)
+        try:
+            return self.encoding.read(sample.label, sample.page)
+        except DataError as error:
+            if sample.pages == 1:
+                raise
+            raise DataError(f"page {sample.page} of {error}") from error
 
     def cells(self, index: int) -> NDArray[np.int32] | None:
         """(H, W) numbers of the cells, 0 outside them; None unless the labels are instances."""
@@ -117,17 +122,17 @@ class SegmentationData:
         return self.encoding.cells(sample.label, sample.page)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(H, W, C) picture and (H, W) target. DataError if their sizes differ."""
+        """(H, W, C) image and (H, W) target. DataError if their sizes differ."""
         picture, target = self.picture(index), self.target(index)
         self.check_sizes(index, picture, target)
         return picture, target
 
     def check_sizes(self, index: int, picture: NDArray, target: NDArray) -> None:
-        """DataError if a sample's picture and target differ in height or width."""
+        """DataError if a sample's image and target differ in height or width."""
         if picture.shape[:2] != target.shape:
             sample = self.samples[index]
             raise DataError(
-                f"{sample.label} is {target.shape[1]} x {target.shape[0]} pixels, its picture "
+                f"{sample.label} is {target.shape[1]} x {target.shape[0]} pixels, its image "
                 f"{sample.picture} {picture.shape[1]} x {picture.shape[0]}; they must be equal"
             )
 
@@ -144,24 +149,24 @@ def read_split(
             divide "train" and "val" together.
 
     Returns:
-        What of the split can be used, and the mistakes in its files' names.
+        What of the split can be used, and the errors in its files' names.
 
     Raises:
         DataError: If there is no such split, nothing tells its classes, or it cannot be divided.
     """
     root = Path(folder)
     if hold_out is not None and split in ("train", "val"):
-        whole, mistakes = training_images(root, hold_out)
+        whole, errors = training_images(root, hold_out)
         held_out = hold_out.held_out(whole.samples)
         pairs = zip(whole.samples, held_out, strict=True)
         chosen = [sample for sample, is_held in pairs if is_held == (split == "val")]
-        return replace(whole, samples=chosen), mistakes
+        return replace(whole, samples=chosen), errors
     layout = layout_of(root, split)
     classes, encoding = classes_of(root, layout)
-    samples, mistakes = samples_of(layout)
-    if not samples and not mistakes:
-        mistakes = [f"split {split!r} of {root} is empty"]
-    return SegmentationData(classes.names, samples, encoding, layout), mistakes
+    samples, errors = samples_of(layout)
+    if not samples and not errors:
+        errors = [f"split {split!r} of {root} is empty"]
+    return SegmentationData(classes.names, samples, encoding, layout), errors
 
 
 def training_images(root: Path, hold_out: HoldOut) -> tuple[SegmentationData, list[str]]:
@@ -170,16 +175,16 @@ def training_images(root: Path, hold_out: HoldOut) -> tuple[SegmentationData, li
     Raises:
         DataError: If there is a split "val" already, unless folds divide it too.
     """
-    data, mistakes = read_split(root, "train")
+    data, errors = read_split(root, "train")
     if not has_split(root, "val"):
-        return data, mistakes
+        return data, errors
     if hold_out.val_fraction:
         raise DataError(
             f"{root} has a split 'val' of its own: leave out --val-fraction, or choose --folds, "
             "which divide 'train' and 'val' together"
         )
     val, more = read_split(root, "val")
-    return replace(data, samples=[*data.samples, *val.samples]), [*mistakes, *more]
+    return replace(data, samples=[*data.samples, *val.samples]), [*errors, *more]
 
 
 def open_data(
@@ -211,10 +216,10 @@ def open_data(
 
 
 def open_split(folder: str | Path, split: str, hold_out: HoldOut | None) -> SegmentationData:
-    """`read_split`. DataError for any mistake."""
-    data, mistakes = read_split(folder, split, hold_out)
-    if mistakes:
-        raise DataError(list_mistakes(mistakes))
+    """`read_split`. DataError for any error."""
+    data, errors = read_split(folder, split, hold_out)
+    if errors:
+        raise DataError(list_errors(errors))
     return data
 
 
@@ -227,10 +232,10 @@ def hold_out_of(
     return HoldOut(val_fraction, folds, fold, seed)
 
 
-def list_mistakes(mistakes: list[str]) -> str:
+def list_errors(errors: list[str]) -> str:
     """The first ten, a line each, and how many more there are."""
-    if len(mistakes) == 1:
-        return mistakes[0]
-    more = len(mistakes) - MISTAKES_SHOWN
-    lines = [f"{len(mistakes)} mistakes:", *mistakes[:MISTAKES_SHOWN]]
+    if len(errors) == 1:
+        return errors[0]
+    more = len(errors) - ERRORS_SHOWN
+    lines = [f"{len(errors)} errors:", *errors[:ERRORS_SHOWN]]
     return "\n  ".join(lines + [f"and {more} more"] * (more > 0))

@@ -10,7 +10,7 @@ from segmodels.data.validation import Look, Survey
 from segmodels.utils.formatting import percent
 
 
-def likely_mistakes(surveys: Mapping[str, Survey]) -> list[str]:
+def likely_errors(surveys: Mapping[str, Survey]) -> list[str]:
     """Find what is probably wrong.
 
     Args:

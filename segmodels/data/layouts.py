@@ -1,4 +1,4 @@
-"""Where the files of a data set lie, recognised by what its folder holds; see `dataset.py`."""
+"""Where the files of a dataset lie, recognised by what its folder holds; see `dataset.py`."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ BINARY_CLASSES = ("background", "foreground")
 CELL_CLASSES = ("background", "cell")  # of instances
 IMAGE_FOLDERS = "a folder for each image"  # name of the 2018 Data Science Bowl's layout
 STACK_SUFFIXES = (".tif", ".tiff")
-LABEL_ENDS = ("_L", "_mask", "_label")  # that a label's stem may have after its picture's
+LABEL_ENDS = ("_L", "_mask", "_label")  # that a label's stem may have after its image's
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where one split's files lie. stems: of its pictures; None: all that the folders hold."""
+    """Where one split's files lie. stems: of its images; None: all that the folders hold."""
 
     name: str
-    pictures: Path
+    images: Path
     labels: Path
     stems: list[str] | None
     void_after_classes: bool = False
@@ -77,8 +77,8 @@ def layout_of(root: Path, split: str) -> Layout:
     if (root / f"{split}annot").is_dir():
         return Layout("SegNet's CamVid", root / split, root / f"{split}annot", None, True)
     if (root / LISTS / f"{split}.txt").is_file():
-        pictures, labels = root / "JPEGImages", root / "SegmentationClass"
-        return Layout("PASCAL VOC", pictures, labels, lines_of(root / LISTS / f"{split}.txt"))
+        images, labels = root / "JPEGImages", root / "SegmentationClass"
+        return Layout("PASCAL VOC", images, labels, lines_of(root / LISTS / f"{split}.txt"))
     if (root / f"{split}.txt").is_file():
         stems = lines_of(root / f"{split}.txt")
         return Layout("lists of stems", root / "images", _labels_folder(root), stems)
@@ -128,47 +128,45 @@ def _labels_folder(root: Path) -> Path:
 
 
 def samples_of(layout: Layout) -> tuple[list[Sample], list[str]]:
-    """The split's pictures with their labels, and what is wrong with the others."""
-    mistakes: list[str] = []
-    pictures, labels = _files_of(layout, mistakes)
-    for stem in [stem for stem in labels if stem not in pictures]:
+    """The split's images with their labels, and what is wrong with the others."""
+    errors: list[str] = []
+    images, labels = _files_of(layout, errors)
+    for stem in [stem for stem in labels if stem not in images]:
         owner = next((stem.removesuffix(end) for end in LABEL_ENDS if stem.endswith(end)), None)
-        if owner in pictures and owner not in labels:
+        if owner in images and owner not in labels:
             labels[owner] = labels.pop(stem)
     if layout.stems is None:
-        stems = sorted(pictures.keys() | labels.keys())
+        stems = sorted(images.keys() | labels.keys())
     else:
-        stems = _listed(layout.stems, pictures, layout.pictures, mistakes)
+        stems = _listed(layout.stems, images, layout.images, errors)
     for stem, times in Counter(stems).items():
         if times > 1:
-            mistakes.append(f"{stem} is listed {times} times; it must be listed once")
+            errors.append(f"{stem} is listed {times} times; it must be listed once")
     for kind, folder, files in (
-        ("image", layout.pictures, pictures),
+        ("image", layout.images, images),
         ("label", layout.labels, labels),
     ):
-        mistakes += _missing(kind, folder, [stem for stem in stems if stem not in files])
-    whole = [stem for stem in dict.fromkeys(stems) if stem in pictures and stem in labels]
-    samples = [
-        sample for stem in whole for sample in _pages(pictures[stem], labels[stem], mistakes)
-    ]
-    return samples, mistakes
+        errors += _missing(kind, folder, [stem for stem in stems if stem not in files])
+    whole = [stem for stem in dict.fromkeys(stems) if stem in images and stem in labels]
+    samples = [sample for stem in whole for sample in _pages(images[stem], labels[stem], errors)]
+    return samples, errors
 
 
-def _files_of(layout: Layout, mistakes: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+def _files_of(layout: Layout, errors: list[str]) -> tuple[dict[str, Path], dict[str, Path]]:
     """The images and the labels by their stems."""
     if layout.name != IMAGE_FOLDERS:
-        images = _by_stem(layout.pictures, mistakes)
-        labels = _by_stem(layout.labels, mistakes)
+        images = _by_stem(layout.images, errors)
+        labels = _by_stem(layout.labels, errors)
         masks = {normalize("NFC", path.name): path for path in _folders_in(layout.labels)}
         return images, {stem: masks[stem] for stem in masks if stem in images} | labels
-    folders = {normalize("NFC", path.name): path for path in _folders_in(layout.pictures)}
+    folders = {normalize("NFC", path.name): path for path in _folders_in(layout.images)}
     images = {}
     for stem, folder in folders.items():
         found = list_images(folder / "images").images if (folder / "images").is_dir() else []
         if len(found) == 1:
             images[stem] = found[0]
         else:
-            mistakes.append(f"{folder / 'images'} has {len(found)} images; expected one")
+            errors.append(f"{folder / 'images'} has {len(found)} images; expected one")
     labels = {s: folder / "masks" for s, folder in folders.items() if (folder / "masks").is_dir()}
     return images, labels
 
@@ -177,11 +175,11 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def _pages(picture: Path, label: Path, mistakes: list[str]) -> list[Sample]:
+def _pages(picture: Path, label: Path, errors: list[str]) -> list[Sample]:
     """A sample for each page of a stack, one for any other file."""
     pages, of_label = _page_count(picture), _page_count(label)
     if pages != of_label:
-        mistakes.append(
+        errors.append(
             f"{picture} has {pages} pages, its label {label} {of_label}; they must be equal"
         )
         return []
@@ -199,7 +197,7 @@ def _page_count(path: Path) -> int:
 
 
 def classes_of(root: Path, layout: Layout) -> tuple[Classes, LabelEncoding]:
-    """The classes of a data set, and how its labels tell them. DataError if nothing says so."""
+    """The classes of a dataset, and how its labels tell them. DataError if nothing says so."""
     classes = declared_classes(root)
     if classes is None and layout.name == "PASCAL VOC":
         colors = {voc_color(index): index for index in range(len(VOC_CLASSES))}
@@ -213,7 +211,7 @@ def classes_of(root: Path, layout: Layout) -> tuple[Classes, LabelEncoding]:
     if classes is None and not (binary or instances):
         raise DataError(
             f"{root} has no classes.txt, a class name a line in the order of the ids (for labels "
-            "of colours `name r g b`)"
+            "of colors `name r g b`)"
         )
     classes = classes or Classes(list(CELL_CLASSES if instances else BINARY_CLASSES))
     count = len(classes.names)
@@ -236,25 +234,25 @@ def notes_of(layout: Layout) -> list[str]:
     """A sentence for each folder on files that are no images, or in formats that are not read."""
     if layout.name == IMAGE_FOLDERS:
         return []
-    folders = dict.fromkeys((layout.pictures, layout.labels))
+    folders = dict.fromkeys((layout.images, layout.labels))
     return [note for folder in folders for note in list_images(folder).notes(folder)]
 
 
 def _listed(
-    lines: list[str], pictures: dict[str, Path], folder: Path, mistakes: list[str]
+    lines: list[str], images: dict[str, Path], folder: Path, errors: list[str]
 ) -> list[str]:
     """The stems that a list's lines name."""
     stems = []
     for line in lines:
-        stem = _listed_stem(normalize("NFC", line), pictures)
+        stem = _listed_stem(normalize("NFC", line), images)
         if stem is None:
-            mistakes.append(
+            errors.append(
                 f"the list has the line {shortened(line)!r}, whose label has another name than its "
                 "image; they must have the same stem"
             )
         else:
             stems.append(stem)
-    if stems and not any(stem in pictures for stem in stems):
+    if stems and not any(stem in images for stem in stems):
         raise DataError(
             f"no line of the list names an image in {folder}: it has {shortened(lines[0])!r}; "
             "expected a line for each image, its stem (0001), its file (0001.png) or its file and "
@@ -263,21 +261,21 @@ def _listed(
     return stems
 
 
-def _listed_stem(line: str, pictures: dict[str, Path]) -> str | None:
+def _listed_stem(line: str, images: dict[str, Path]) -> str | None:
     """What `stem`, `folder/stem.png` or `folder/stem.jpg folder/stem.png` names; the line itself if
     it names no image, None if it pairs two names."""
-    if line in pictures:
+    if line in images:
         return line
     words = line.replace("\\", "/").split()
     stems = [PurePosixPath(word).stem for word in words]
-    if len(words) == 2 and stems[0] in pictures:
+    if len(words) == 2 and stems[0] in images:
         is_pair = stems[1] in (stems[0], *(stems[0] + end for end in LABEL_ENDS))
         return stems[0] if is_pair else None
     stem = PurePosixPath(line.replace("\\", "/")).stem  # which may have spaces
-    return stem if stem in pictures else line
+    return stem if stem in images else line
 
 
-def _by_stem(folder: Path, mistakes: list[str]) -> dict[str, Path]:
+def _by_stem(folder: Path, errors: list[str]) -> dict[str, Path]:
     """The images of a folder. Stems are compared in Unicode's normal form NFC."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
@@ -285,7 +283,7 @@ def _by_stem(folder: Path, mistakes: list[str]) -> dict[str, Path]:
     for path in list_images(folder).images:
         stem = normalize("NFC", path.stem)
         if stem in files:
-            mistakes.append(
+            errors.append(
                 f"{folder} has {files[stem].name} and {path.name}: one of them must go, since "
                 "image and label are matched by their stems"
             )

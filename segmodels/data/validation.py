@@ -21,7 +21,7 @@ from segmodels.data.dataset import (
     Sample,
     SegmentationData,
     has_split,
-    list_mistakes,
+    list_errors,
     read_split,
 )
 from segmodels.data.image_io import Depth, ImageFacts
@@ -63,7 +63,7 @@ class Look:
         counts: (num_classes + 1,) pixels of each class, and last of void; None if the sample
             cannot be used.
         digests: {"folder/file": hash of its bytes}.
-        mistakes: What is wrong, a sentence each.
+        errors: What is wrong, a sentence each.
     """
 
     sample: Sample
@@ -72,7 +72,7 @@ class Look:
     label: LabelFacts | None
     counts: NDArray[np.int64] | None
     digests: dict[str, str]
-    mistakes: list[str]
+    errors: list[str]
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class Survey:
     Attributes:
         data: The split.
         looks: Of each sample.
-        mistakes: What is wrong, a sentence each with its file; such files are in no count.
+        errors: What is wrong, a sentence each with its file; such files are in no count.
     """
 
     data: SegmentationData
     looks: list[Look]
-    mistakes: list[str]
+    errors: list[str]
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
@@ -120,12 +120,12 @@ class Survey:
 # ---- reading ----
 
 
-def survey(data: SegmentationData, mistakes: Iterable[str] = ()) -> Survey:
+def survey(data: SegmentationData, errors: Iterable[str] = ()) -> Survey:
     """Read every image and label once.
 
     Args:
         data: The split.
-        mistakes: Those that are known already.
+        errors: Those that are known already.
     """
     threads = min(MAX_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
@@ -133,37 +133,37 @@ def survey(data: SegmentationData, mistakes: Iterable[str] = ()) -> Survey:
         looks = list(
             tqdm(found, "checking", len(data), unit="image", delay=2, leave=False, disable=None)
         )
-    return Survey(data, looks, [*mistakes, *(one for look in looks for one in look.mistakes)])
+    return Survey(data, looks, [*errors, *(one for look in looks for one in look.errors)])
 
 
 def survey_splits(
     folder: str | Path, splits: Iterable[str], hold_out: HoldOut | None = None
 ) -> dict[str, Survey]:
-    """DataError for a split that is not there, or for all mistakes in them together."""
+    """DataError for a split that is not there, or for all errors in them together."""
     surveys = {split: survey(*read_split(folder, split, hold_out)) for split in splits}
-    mistakes = [mistake for one in surveys.values() for mistake in one.mistakes]
-    if mistakes:
-        raise DataError(list_mistakes(mistakes))
+    errors = [error for one in surveys.values() for error in one.errors]
+    if errors:
+        raise DataError(list_errors(errors))
     return surveys
 
 
 def survey_all(folder: Path) -> tuple[dict[str, Survey], list[str]]:
-    """Every split that there is, and the mistakes of all."""
+    """Every split that there is, and the errors of all."""
     surveys: dict[str, Survey] = {}
-    mistakes: list[str] = []
+    errors: list[str] = []
     for split in ALL_SPLITS:
         if has_split(folder, split):
             try:
                 surveys[split] = survey(*read_split(folder, split))
             except DataError as error:
-                mistakes += [str(error)] * (str(error) not in mistakes)
+                errors += [str(error)] * (str(error) not in errors)
     for found in surveys.values():
-        mistakes += [mistake for mistake in found.mistakes if mistake not in mistakes]
-    if not surveys and not mistakes:
+        errors += [error for error in found.errors if error not in errors]
+    if not surveys and not errors:
         read_split(folder, SPLITS[0])  # whose error says what was expected
     if surveys and "train" not in surveys:
-        mistakes.append("there is no split 'train', which a training needs")
-    return surveys, mistakes
+        errors.append("there is no split 'train', which a training needs")
+    return surveys, errors
 
 
 def changed_files(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -173,27 +173,27 @@ def changed_files(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 def _look(data: SegmentationData, index: int) -> Look:
     sample = data.samples[index]
-    mistakes: list[str] = []
+    errors: list[str] = []
     shape, facts, label, ids = None, None, None, None
     try:
         image, facts = data.inspect(index)
         shape = (image.shape[0], image.shape[1])
     except DataError as error:
-        mistakes.append(str(error))
+        errors.append(str(error))
     try:
         loaded = load_label(sample.label, page=sample.page)
         label = _facts_of(loaded)
         ids = data.encoding.ids(loaded, sample.label)
     except DataError as error:
-        mistakes.append(str(error))
+        errors.append(str(error))
     if shape is not None and facts is not None and label is not None and shape != label.shape:
-        mistakes.append(_sizes_differ(sample, shape, facts, label))
+        errors.append(_sizes_differ(sample, shape, facts, label))
     digests = {f"{path.parent.name}/{path.name}": _digest(path) for path in sample.files}
     counts = None
-    if ids is not None and not mistakes:
+    if ids is not None and not errors:
         pixels = np.bincount(ids.ravel(), minlength=256)
         counts = np.append(pixels[: len(data.class_names)], pixels[255])
-    return Look(sample, shape, facts, label, counts, digests, mistakes)
+    return Look(sample, shape, facts, label, counts, digests, errors)
 
 
 def _facts_of(label: LabelImage) -> LabelFacts:
@@ -231,7 +231,7 @@ def _digest(path: Path) -> str:
             with open_regular(file) as content:
                 digest.update(content.read())
         return digest.hexdigest()
-    except (OSError, PictureError):  # which a mistake tells already
+    except (OSError, PictureError):  # which an error tells already
         return ""
 
 

@@ -9,6 +9,7 @@ import copy
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -25,7 +26,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from segmodels.data.dataset import IGNORE_INDEX, DataError, has_split, hold_out_of
+from segmodels.data.diagnosis import likely_errors
 from segmodels.data.image_io import resize
+from segmodels.data.layouts import notes_of
 from segmodels.data.validation import survey_splits
 from segmodels.evaluation.evaluator import Evaluation, evaluate
 from segmodels.inference.optimize import use_winograd
@@ -113,7 +116,10 @@ class Trainer:
         self.evaluation: Evaluation | None = None
         self.last_record = time.monotonic()
         names = self.data.class_names
-        self.class_weights = class_weights(frequencies, names, config.balance).to(self.device)
+        with warnings.catch_warnings():  # of absent classes, which the notes name already
+            warnings.simplefilter("ignore", UserWarning)
+            weights = class_weights(frequencies, names, config.balance)
+        self.class_weights = weights.to(self.device)
         self.borders = BorderCache(border_cache)
         model, self.carried_over = build_network(config, names)
         if self.carried_over is not None:
@@ -132,6 +138,9 @@ class Trainer:
         hold_out = hold_out_of(config.val_fraction, config.folds, config.fold, config.seed)
         has_val = hold_out is not None or has_split(config.data, "val")
         surveys = survey_splits(config.data, ["train", "val"] if has_val else ["train"], hold_out)
+        ignored = [note for one in surveys.values() for note in notes_of(one.data.layout)]
+        likely = [f"warning: {error}" for error in likely_errors(surveys)]
+        self.notes += [*dict.fromkeys(ignored), *likely]
         channels = config.in_channels or 3
         self.data = surveys["train"].data.with_channels(channels)
         self.val = surveys["val"].data.with_channels(channels) if "val" in surveys else None
@@ -144,7 +153,8 @@ class Trainer:
         frequencies = surveys["train"].frequencies
         if np.isnan(frequencies).all():
             first = self.data.samples[0].label
-            raise DataError(f"all labels, starting with {first}, contain only void pixels")
+            sentence = f"all labels, starting with {first}, contain only void pixels"
+            raise DataError("\n  ".join([sentence, *likely]))
         return frequencies, list(surveys["train"].sizes.elements())
 
     def _with_statistics(self, config: TrainingConfig) -> TrainingConfig:

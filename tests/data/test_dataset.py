@@ -80,7 +80,7 @@ def test_the_id_after_the_last_class_is_void_in_segnets_layout_only(camvid, msrc
 def test_sizes_that_differ_are_named(folder):
     _, label = first_files(folder)
     Image.new("L", (40, 48)).save(label)
-    with pytest.raises(DataError, match=r"is 40 x 48 pixels, its picture .* 48 x 40; they must"):
+    with pytest.raises(DataError, match=r"is 40 x 48 pixels, its image .* 48 x 40; they must"):
         open_data(folder, "train").pair(0)
 
 

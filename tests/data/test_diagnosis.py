@@ -7,7 +7,7 @@ from PIL import ExifTags, Image
 from segmodels.cli.main import main
 from segmodels.data.camvid import CLASS_NAMES as CAMVID
 from segmodels.data.dataset import DataError
-from segmodels.data.diagnosis import likely_mistakes
+from segmodels.data.diagnosis import likely_errors
 from segmodels.data.validation import survey_all, survey_splits
 
 SIZE = 24
@@ -34,9 +34,9 @@ def write(root, names, labels, layout="camvid", image_exif=None, label_options=N
 
 
 def warnings_of(root):
-    surveys, mistakes = survey_all(root)
-    assert mistakes == []
-    return likely_mistakes(surveys)
+    surveys, errors = survey_all(root)
+    assert errors == []
+    return likely_errors(surveys)
 
 
 def exif(orientation):
@@ -134,7 +134,7 @@ def test_a_class_that_only_validation_has_is_told(tmp_path):
     for folder in ("train", "trainannot"):
         (root / folder).rename(root / folder.replace("train", "val"))
     write(root, None, [MASK * 2])
-    found = likely_mistakes(survey_splits(root, ("train", "val")))
+    found = likely_errors(survey_splits(root, ("train", "val")))
     assert found == ["no label of 'train' has a pixel of b, which a network cannot learn then"]
 
 

@@ -17,12 +17,12 @@ def test_a_survey_counts_pixels_sizes_and_images(camvid):
         assert found.counts[index].tolist() == [*counts[:3], counts[255]]
     assert found.sizes == {(48, 40): 6}
     assert len(found.digests) == 12
-    assert found.mistakes == []
+    assert found.errors == []
 
 
 @pytest.fixture
 def broken(camvid):
-    """Six mistakes in "train" and one in "val"; the files that have them."""
+    """Six errors in "train" and one in "val"; the files that have them."""
     files = [camvid / "train" / f"{number:03}.png" for number in range(6)]
     labels = [camvid / "trainannot" / file.name for file in files]
     files[0].write_bytes(files[0].read_bytes()[:500])
@@ -46,29 +46,29 @@ WORDS = [
 ]
 
 
-def test_all_mistakes_are_found_at_once_and_named(broken):
+def test_all_errors_are_found_at_once_and_named(broken):
     with pytest.raises(DataError) as caught:
         survey_splits(broken, ("train", "val", "test"))
     first, *lines = str(caught.value).splitlines()
-    assert first == "7 mistakes:"
+    assert first == "7 errors:"
     for line, words in zip(lines, WORDS, strict=True):
         assert words in line
 
 
-def test_files_with_mistakes_are_in_no_count(broken):
+def test_files_with_errors_are_in_no_count(broken):
     found = survey(*read_split(broken, "train"))
     assert found.counts.shape == (0, 4)
-    assert len(found.mistakes) == 6
+    assert len(found.errors) == 6
 
 
-def test_more_than_ten_mistakes_are_ten_and_a_number(tmp_path):
+def test_more_than_ten_errors_are_ten_and_a_number(tmp_path):
     root = write_camvid(tmp_path / "d", train=13)
     for file in (root / "trainannot").iterdir():
         file.write_text("no image")
     with pytest.raises(DataError) as caught:
         survey_splits(root, ("train",))
     lines = str(caught.value).splitlines()
-    assert lines[0] == "13 mistakes:"
+    assert lines[0] == "13 errors:"
     assert len(lines) == 12
     assert lines[-1].strip() == "and 3 more"
 
@@ -116,10 +116,10 @@ def test_check_says_what_a_folder_holds(camvid, capsys):
     assert printed.endswith("no errors, 2 warnings\n")
 
 
-def test_check_tells_every_mistake_and_fails(broken, capsys):
+def test_check_tells_every_error_and_fails(broken, capsys):
     assert main(["data", "check", str(broken)]) == 1
     printed = capsys.readouterr().err
-    assert "7 mistakes:" in printed
+    assert "7 errors:" in printed
     assert all(words in printed for words in WORDS)
 
 

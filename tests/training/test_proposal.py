@@ -15,8 +15,8 @@ from tests.support.datasets import write_camvid, write_unlisted
 
 def proposal(folder, names):
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
-    surveys, mistakes = survey_all(folder)
-    assert mistakes == []
+    surveys, errors = survey_all(folder)
+    assert errors == []
     return propose(folder, surveys)
 
 

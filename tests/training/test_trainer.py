@@ -22,12 +22,12 @@ def state_of(trainer):
 # ---- data ----
 
 
-def test_a_class_without_a_training_pixel_weighs_nothing_and_is_named(camvid):
+def test_a_class_without_a_training_pixel_weighs_nothing_and_is_named(camvid, capsys):
     for sample in open_data(camvid, "train").samples:
         ids = np.array(Image.open(sample.label))
         Image.fromarray(np.where(ids == 1, 0, ids).astype(np.uint8)).save(sample.label)
-    with pytest.warns(UserWarning, match="no training label contains wall "):
-        trainer = tiny_trainer(camvid)
+    trainer = tiny_trainer(camvid)
+    assert "warning: no label of 'train' has a pixel of wall, which" in capsys.readouterr().err
     assert trainer.class_weights[1] == 0
     assert (trainer.class_weights[[0, 2]] > 0).all()
     assert np.isfinite(trainer.take_step(*next(trainer.batches(0))))
@@ -40,14 +40,36 @@ def test_labels_that_are_all_void_are_refused(camvid):
         tiny_trainer(camvid)
 
 
-def test_the_mistakes_of_all_splits_are_told_together_before_a_step_is_taken(camvid):
+def test_what_is_probably_wrong_is_told_before_a_step_is_taken(camvid, capsys):
+    (camvid / "train" / "Thumbs.db").write_bytes(b"")
+    for split in ("train", "val"):
+        for sample in open_data(camvid, split).samples:
+            ids = np.array(Image.open(sample.label))
+            Image.fromarray(np.where(ids == 1, 255, 0).astype(np.uint8)).save(sample.label)
+    tiny_trainer(camvid)
+    printed = capsys.readouterr().err
+    assert "segmodels: warning: the labels hold 0 and 255 alone, and classes.txt has 3" in printed
+    assert "segmodels: warning: every pixel of 'train' is 'ground' or void" in printed
+    assert "train: ignored 1 file not in an image format (Thumbs.db)" in printed
+
+
+def test_labels_that_are_all_void_tell_the_likely_cause(camvid):
+    (camvid / "classes.txt").write_text("ground\n")
+    for split in ("train", "val"):
+        for sample in open_data(camvid, split).samples:
+            Image.fromarray(np.full((40, 48), 1, np.uint8)).save(sample.label)
+    with pytest.raises(DataError, match=r"only void pixels\n  warning: .* they are probably masks"):
+        tiny_trainer(camvid)
+
+
+def test_the_errors_of_all_splits_are_told_together_before_a_step_is_taken(camvid):
     (camvid / "valannot" / "001.png").unlink()
     (camvid / "train" / "002.png").write_bytes(b"cut off")
     Image.fromarray(np.zeros((10, 10), np.uint8)).save(camvid / "trainannot" / "004.png")
     with pytest.raises(DataError) as caught:
         tiny_trainer(camvid)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "3 mistakes:"
+    assert lines[0] == "3 errors:"
     for line, words in zip(lines[1:], ("002.png", "10 x 10 pixels", "no label"), strict=True):
         assert words in line
 
