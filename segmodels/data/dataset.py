@@ -110,12 +110,7 @@ class SegmentationData:
         """(H, W) class ids, void as 255. DataError for an id or a color that is neither."""
         sample = self.samples[index]
         try:
-            try:
             return self.encoding.read(sample.label, sample.page)
-        except DataError as error:
-            if sample.pages == 1:
-                raise
-            raise DataError(f"page {sample.page} of {error}") from error
         except DataError as error:
             if sample.pages == 1:
                 raise
