@@ -1,4 +1,4 @@
-"""`segmodels export`: a network as an ONNX file."""
+"""`segmodels export`: write a network as an ONNX file."""
 
 import argparse
 from pathlib import Path
@@ -11,10 +11,10 @@ from segmodels.models.base import load_model
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "export",
-        help="ONNX, for any size of picture",
-        description="Write a network as ONNX, checked against onnxruntime on odd sizes. Input "
-        "pixel_values: float32 (batch, channels, height, width), (picture / 255 - image_mean) / "
-        "image_std; output logits: (batch, classes, height, width).",
+        help="ONNX, for images of any size",
+        description="Write a network as ONNX and verify it with onnxruntime on odd sizes. Input "
+        "pixel_values: float32 (batch, channels, height, width), (image / 255 - image_mean) / "
+        "image_std; output logits: float32 (batch, classes, height, width).",
     )
     command.add_argument("--model", required=True, help="Hub id or folder")
     command.add_argument("--out", required=True, type=Path, metavar="FILE.onnx")
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.out.suffix != ".onnx":
-        raise CommandError(f"--out must be a file with the ending .onnx, got {options.out}")
+        raise CommandError(f"--out must end in .onnx, got {options.out}")
     difference = export_onnx(load_model(options.model), options.out)
-    print(f"{options.out}: logits as PyTorch's to {difference:.1g}, relative to the largest")
+    print(f"{options.out}: logits within {difference:.1g} of PyTorch's, relative to the largest")
     return 0

@@ -1,8 +1,9 @@
-"""The class map at the picture's own size, from probabilities at the size the network saw.
+"""The class map at the image's own size, from probabilities at the network's working size.
 
-What comes out is the argmax of the bilinearly interpolated probabilities. It is not computed for
-every pixel: between four neighbours of one class that class wins everywhere, since a weighted mean
-keeps the order. Only where neighbours differ are all the classes interpolated.
+It is the argmax of the bilinearly interpolated probabilities, without interpolating them at every
+pixel: between four neighbours of the same class, that class has the highest probability everywhere,
+since a weighted mean preserves the order. Only between different classes are all of them
+interpolated.
 """
 
 import math
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-CHUNK = 1 << 16  # pixels whose classes are interpolated at once: they stay in the cache
+CHUNK = 1 << 16  # pixels interpolated at once, so that they stay in the cache
 
 
 class FullSize:
-    """A class map (H, W) in the making, from probabilities (num_classes, h, w) that come part by
-    part, h <= H and w <= W."""
+    """Builds a class map (H, W) from probabilities (num_classes, h, w), given part by part, with
+    h <= H and w <= W."""
 
     def __init__(self, working: tuple[int, int], full: tuple[int, int]) -> None:
         if working[0] > full[0] or working[1] > full[1]:
@@ -31,8 +32,14 @@ class FullSize:
         self.mixed: list[tuple[Tensor, Tensor, Tensor]] = []  # pixel, class, probability
 
     def fill(self, probabilities: Tensor, rows: slice, columns: slice) -> None:
-        """Take a part's probabilities: (num_classes, r, c) float32, its own rows and columns and,
-        where the working size has them, one more of each behind."""
+        """Add a part.
+
+        Args:
+            probabilities: (num_classes, r, c) float32: the part's rows and columns and, except at
+                the end of the working size, one more of each.
+            rows: Rows of the part.
+            columns: Columns of the part.
+        """
         height, width = rows.stop - rows.start, columns.stop - columns.start
         highest, winners = _best(probabilities)
         self.highest[rows, columns] = highest[:height, :width]
@@ -46,11 +53,11 @@ class FullSize:
             self._interpolate(probabilities, cells, rows.start, columns.start)
 
     def _interpolate(self, probabilities: Tensor, cells: Tensor, top: int, left: int) -> None:
-        """All the pixels of the cells, (n, 2) row and column within the part, whose upper left
-        corner lies at (top, left) of the working size."""
+        """Interpolate all pixels of `cells`, (n, 2) row and column within the part whose upper left
+        corner is at (top, left) of the working size."""
         num_classes, height, width = probabilities.shape
         flat = probabilities.reshape(num_classes, -1)
-        # Cells of as many pixels together: those at the edges have more than the others, or fewer.
+        # Cells with equally many pixels are processed together; those at the edges differ.
         area = self.rows.count[cells[:, 0] + top] * self.columns.count[cells[:, 1] + left]
         each = max(1, CHUNK * math.prod(self.working) // math.prod(self.full))
         for some in cells[area.argsort()].split(each):
@@ -81,7 +88,7 @@ class FullSize:
         return class_map
 
     def confidence(self) -> NDArray[np.float32]:
-        """(H, W) in [0, 1], the winning probability."""
+        """(H, W) float32 in [0, 1], the highest probability."""
         if self.working == self.full:
             return self.highest.clamp(0, 1).numpy()
         confidence = interpolate(self.highest[None, None], size=self.full, mode="bilinear")[0, 0]
@@ -91,9 +98,13 @@ class FullSize:
 
 
 class _Axis:
-    """Where the pixels of one axis lie among those of the working size.
+    """The positions of an axis' pixels among those of the working size.
 
-    cell: (size,) the pixel of the working size before each; weight: (size,) of the one behind it.
+    Attributes:
+        cell: (size,) The preceding pixel of the working size.
+        weight: (size,) The weight of the pixel after that.
+        count: (working,) How many pixels each cell has.
+        first: (working,) The first of them.
     """
 
     def __init__(self, working: int, size: int) -> None:
@@ -104,8 +115,8 @@ class _Axis:
         self.first = self.count.cumsum(0) - self.count
 
     def pixels(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels of each of the cells, (n,), as (k, n), where k is the most that a cell has:
-        their places on the axis, and their weights. Of a cell with fewer the last comes again."""
+        """The positions and weights, each (k, n), of the pixels of `cells`, (n,). k is the largest
+        number of pixels in a cell; in cells with fewer the last is repeated."""
         count = self.count[cells]
         number = torch.arange(int(count.max()))[:, None]
         place = self.first[cells] + torch.minimum(number, count - 1)
@@ -113,8 +124,8 @@ class _Axis:
 
 
 def _best(probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """(num_classes, ...) -> the highest and, uint8, whose it is: the first of equal ones. What
-    `probabilities.max(0)` finds, four times as fast: these operations of numpy are vectorised."""
+    """`probabilities.max(0)` of (num_classes, ...): values and uint8 indices, the first of equal
+    ones. Four times as fast, since NumPy vectorises these operations."""
     values = probabilities.numpy()
     highest, winners = values[0].copy(), np.zeros(values.shape[1:], np.uint8)
     higher = np.empty(winners.shape, np.bool_)
@@ -126,6 +137,6 @@ def _best(probabilities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shifted(values: Tensor, axis: int) -> Tensor:
-    """Each value's neighbour behind it on the axis; the last one's is itself."""
+    """The values shifted by one along the axis; the last is repeated."""
     last = values.shape[axis] - 1
     return torch.cat([values.narrow(axis, 1, last), values.narrow(axis, last, 1)], axis)

@@ -1,4 +1,4 @@
-"""Dropout that stays on, for the Monte Carlo samples of Bayesian SegNet (section 3)."""
+"""Monte Carlo dropout, as in Bayesian SegNet (section 3)."""
 
 import copy
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _generator: ContextVar[torch.Generator | None] = ContextVar("generator", default
 
 
 class SampledDropout(nn.Module):
-    """Dropout in evaluation mode too, its masks from the generator of `repeatable_draws`."""
+    """Dropout that is active in evaluation mode too, with the generator of `repeatable_draws`."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -25,8 +25,8 @@ class SampledDropout(nn.Module):
 
 @contextmanager
 def repeatable_draws(device: torch.device) -> Iterator[None]:
-    """In here, in this thread, masks are drawn from PyTorch's initial seed (`torch.manual_seed`):
-    the same every time, whatever other threads draw."""
+    """Within the context and this thread, draw dropout masks with a generator seeded by
+    `torch.initial_seed()`: the same masks every time, independent of other threads."""
     generator = torch.Generator(device).manual_seed(torch.initial_seed())
     token = _generator.set(generator)
     try:
@@ -36,7 +36,7 @@ def repeatable_draws(device: torch.device) -> Iterator[None]:
 
 
 def with_dropout_on(network: nn.Module) -> nn.Module:
-    """A second network on the same weights whose dropout stays on."""
+    """A copy with active dropout that shares the network's weights."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     sampling = copy.deepcopy(network, shared)
     for parent in list(sampling.modules()):

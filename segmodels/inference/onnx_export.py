@@ -1,4 +1,4 @@
-"""A network as an ONNX file, for pictures of any size, checked against onnxruntime."""
+"""Export to ONNX, for images of any size, verified with onnxruntime."""
 
 import contextlib
 import copy
@@ -22,20 +22,28 @@ ATTEMPTS = 5
 
 
 class ExportError(RuntimeError):
-    """A network that cannot be exported, or comes out of onnxruntime with other logits."""
+    """A network cannot be exported, or onnxruntime's logits differ from PyTorch's."""
 
 
 def export_onnx(model: SegmentationModel, path: Path) -> float:
-    """Write the network, in evaluation mode, to an ONNX file, whole and verified or not at all.
+    """Write a network in evaluation mode to an ONNX file; only a verified file is kept.
 
-    Its input `pixel_values` is normalised float32 (batch, in_channels, height, width), its output
-    `logits` (batch, num_classes, height, width), with batch, height and width free. The file's
-    metadata holds class_names, palette, image_mean, image_std and working_size, as JSON.
+    The input `pixel_values` is normalised float32 (batch, in_channels, height, width), the output
+    `logits` float32 (batch, num_classes, height, width); batch, height and width are dynamic. The
+    metadata holds class_names, palette, image_mean, image_std and working_size as JSON.
 
-    Returns the largest difference of a logit from PyTorch's, as `verify` does. Raises
-    ModuleNotFoundError without the extra "export", ExportError if the logits differ.
+    Args:
+        model: The network.
+        path: The file to write; its folder is created.
+
+    Returns:
+        The largest difference of a logit from PyTorch's, see `verify`.
+
+    Raises:
+        ModuleNotFoundError: Without the extra "export".
+        ExportError: If the logits differ.
     """
-    import onnx  # noqa: F401  # its absence is told before any work is done
+    import onnx  # noqa: F401  # fail before any work is done
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
 
@@ -54,7 +62,7 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
             verbose=False,
         )
     if program is None:
-        raise ExportError(f"this torch ({torch.__version__}) exports nothing")
+        raise ExportError(f"torch {torch.__version__} exported nothing; use another version")
     entries = {"architecture": type(model).__name__, "segmodels": __version__}
     for name in ("class_names", "palette", "image_mean", "image_std", "working_size"):
         entries[name] = json.dumps(getattr(model, name))
@@ -65,13 +73,22 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
 
 
 def verify(path: Path, model: SegmentationModel) -> float:
-    """The largest difference between onnxruntime's and PyTorch's logits, relative to the largest
-    logit where that is above 1, over random pictures of three odd sizes.
+    """Compare onnxruntime's logits with PyTorch's on random images of three odd sizes.
 
-    SegNet unpools to where the maximum was. Where two values of a window are equal up to rounding,
-    two correct programs may choose differently, and then differ visibly around it. That is rare and
-    happens on some pictures alone, whereas a mistake happens on all: of each size, the best of up
-    to 5 pictures counts. ExportError if it is above 1e-4.
+    SegNet unpools to the position of the maximum. Where two values of a window are equal up to
+    rounding, two correct programs may choose differently and then differ visibly around it. That is
+    rare and affects some images only, whereas an error affects all: of each size, the best of up to
+    5 images counts.
+
+    Args:
+        path: The ONNX file.
+        model: The network, in float32 on the CPU.
+
+    Returns:
+        The largest difference, relative to the largest logit if that is above 1.
+
+    Raises:
+        ExportError: If it is above 1e-4.
     """
     import onnxruntime
 
@@ -91,7 +108,7 @@ def verify(path: Path, model: SegmentationModel) -> float:
                 break
         else:
             raise ExportError(
-                f"onnxruntime's logits differ from PyTorch's by {best:.2g} on pictures of "
+                f"onnxruntime's logits differ from PyTorch's by {best:.2g} on images of "
                 f"{height} x {width} pixels, more than {TOLERANCE:g}: nothing was written"
             )
         worst = max(worst, best)
@@ -101,16 +118,16 @@ def verify(path: Path, model: SegmentationModel) -> float:
 def _random_pixels(
     model: SegmentationModel, height: int, width: int, seed: int = 0
 ) -> torch.Tensor:
-    """(1, in_channels, height, width): a picture of noise, prepared as the network's pictures."""
-    picture = torch.rand(
+    """(1, in_channels, height, width): an image of noise, normalised."""
+    image = torch.rand(
         model.in_channels, height, width, generator=torch.Generator().manual_seed(seed)
     )
     mean, std = torch.tensor(model.image_mean), torch.tensor(model.image_std)
-    return ((picture - mean[:, None, None]) / std[:, None, None])[None]
+    return ((image - mean[:, None, None]) / std[:, None, None])[None]
 
 
 def _odd_sizes(model: SegmentationModel) -> list[tuple[int, int]]:
-    """Heights and widths that no pooling halves evenly, as small as the network takes them."""
+    """Small heights and widths that no pooling halves evenly."""
     if getattr(model, "padding", "same") == "valid":
         return [(201, 229), (213, 197), (189, 245)]
     return [(67, 45), (33, 95), (7, 51)]
@@ -118,7 +135,7 @@ def _odd_sizes(model: SegmentationModel) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks about itself, on either stream."""
+    """Suppress the exporter's warnings, logs and output."""
     before = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -3,7 +3,7 @@
 PyTorch splits every operation among all threads and waits for the slowest. On a busy machine, one
 thread is often not scheduled, and each of hundreds of small parallel regions waits for it. Here,
 threads take pieces from a queue, and there is only one wait at the end. Each piece is computed by a
-single thread, so results do not depend on the number of threads.
+single thread, so its result does not depend on the number of threads.
 """
 
 import os
