@@ -85,7 +85,9 @@ class Layer {
     const map = data.maps[Math.min(state.choice, data.maps.length - 1)];
     if (map === this.map) return;
     this.map = map;
-    this.ids = null;
+    const [width, height] = data.size ?? [0, 0];
+    // The view of a camera keeps its mask until the next one is unpacked.
+    if (isMain || this.ids?.length !== width * height) this.ids = null;
     const ids = map ? await unpacked(map) : null;
     if (map !== this.map) return; // a newer one came in the meantime
     this.ids = ids;
