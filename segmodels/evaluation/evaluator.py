@@ -371,6 +371,7 @@ def evaluate(
             image or label is invalid (with skip_errors: if all are).
     """
     check_classes(segmenter.model.class_names, data, [*objects, *([membrane] if membrane else [])])
+    data = data.with_channels(segmenter.model.in_channels)
     results: list[ImageResult] = []
     errors: list[ImageError] = []
     for index in tqdm(

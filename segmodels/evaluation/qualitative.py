@@ -99,8 +99,9 @@ def write_examples(image: Image.Image, path: Path) -> None:
 def _comparison(
     segmenter: Segmenter, data: SegmentationData, index: int, title: str, note: str
 ) -> list[Tile]:
-    image, target = data.pair(index)
-    prediction = segmenter(image).class_map
+    image, target = data.with_channels(segmenter.model.in_channels).pair(index)
+    result = segmenter(image)
+    prediction = result.class_map
     colors = np.full((256, 3), VOID, np.uint8)
     colors[: len(data.class_names)] = segmenter.model.palette
     errors = np.where((target != prediction)[..., None], WRONG, RIGHT).astype(np.uint8)
@@ -110,7 +111,7 @@ def _comparison(
         "prediction": colors[prediction],
         "errors": errors,
     }
-    tiles = [Tile(Image.fromarray(resize(image, CELL)), title, note)]
+    tiles = [Tile(Image.fromarray(resize(result.array, CELL)), title, note)]
     for name, panel in panels.items():
         tiles.append(Tile(Image.fromarray(resize(panel, CELL, nearest=True)), name))
     return tiles

@@ -8,7 +8,7 @@ from PIL import Image
 
 from segmodels import PictureError, Segmenter, UNet
 from segmodels.cli.main import main
-from segmodels.data.image_io import read_pages
+from segmodels.data.image_io import read_image
 from segmodels.inference.result_files import Job, Origin
 from segmodels.inference.stack import is_stack, predict_stack, read_stack_metadata
 from tests.support.datasets import CLASS_NAMES
@@ -57,7 +57,7 @@ def test_each_page_is_segmented_as_the_image_that_it_is(segmenter, tmp_path, bat
     job = job_for(path, tmp_path / "out")
     done = list(predict_stack(job, segmenter, ORIGIN, batch_size=batch_size))
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    expected = [segmenter(page) for page in read_pages(path)]
+    expected = [segmenter(read_image(path, page=page)) for page in range(4)]
     for ids, overlay, result in zip(
         pages_of(job.class_ids), pages_of(job.overlay), expected, strict=True
     ):
