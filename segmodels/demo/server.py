@@ -139,6 +139,7 @@ def serve(
         max_file_size=max_upload,
         state_session_capacity=MAX_SESSIONS,
         app_kwargs={"middleware": [*middleware, Middleware(HttpLimits, policy)]},
+        _frontend=False,  # Gradio would give up where a busy machine takes 3 s for the first page
         **options,
     )
     page.server.config.limit_concurrency = MAX_CONNECTIONS

@@ -83,13 +83,14 @@ def soak(
     clients: int,
     seconds: float,
 ) -> Report:
-    """Let so many clients send pictures for so long."""
+    """Let so many clients send pictures for so long, each at least one."""
     report, lock, end = Report(), threading.Lock(), time.monotonic() + seconds
     bad = bad_pictures()
 
     def client(number: int) -> None:
         random = np.random.default_rng(number)
         with Visitor(address) as visitor:
+            request(visitor, random)
             while time.monotonic() < end:
                 request(visitor, random)
 

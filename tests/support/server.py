@@ -21,9 +21,38 @@ from torch import nn
 
 from segmodels import FCN, SegNet, UNet
 from segmodels.models.base import SegmentationModel
+from tests.support.serving import PATIENCE, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["road", "sky", "car", "tree"]
+# Preludes of `running`: files in the demo's folder say what it does.
+# Networks say that they begin, and wait while there is a file "closed". No example is compared.
+GATED = """
+import os, pathlib, time
+from segmodels.demo.callbacks import Callbacks
+from segmodels.inference.segmenter import Segmenter
+closed = pathlib.Path(os.environ["GRADIO_TEMP_DIR"], "closed")
+Callbacks.welcome = lambda self, scene, key="": {}
+segment = Segmenter.__call__
+def gated(self, *arguments, **options):
+    print("* SEGMENTS", flush=True)
+    while closed.exists():
+        time.sleep(0.02)
+    return segment(self, *arguments, **options)
+Segmenter.__call__ = gated
+"""
+# Uploads and results are deleted half a second after they were last used while there is a file
+# "sweep".
+SWEPT = """
+from segmodels.demo import server
+from segmodels.demo.file_sweeper import FileSweeper
+server.UPKEEP_SECONDS = 0.5
+sweep = FileSweeper.sweep
+def when_asked(self):
+    asked = (self.folder.parents[1] / "sweep").exists()
+    self.max_age = 0.5 if asked else server.KEPT_SECONDS
+    return sweep(self)
+FileSweeper.sweep = when_asked
+"""
 
 
 def write_networks(folder: Path) -> str:
@@ -65,7 +94,7 @@ def running(
             [sys.executable, "-c", program], cwd=ROOT, stdout=output, stderr=output, env=environment
         )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while "Running on" not in log.read_text() and process.poll() is None:
             if time.monotonic() > deadline:
                 raise TimeoutError(log.read_text())
@@ -76,7 +105,7 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(60)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -100,7 +129,7 @@ class Visitor:
     """A program that calls the demo by plain HTTP, as gradio documents it for curl."""
 
     def __init__(self, address: str) -> None:
-        self.http = httpx.Client(base_url=f"{address}/gradio_api", timeout=120)
+        self.http = httpx.Client(base_url=f"{address}/gradio_api", timeout=PATIENCE)
 
     def __enter__(self) -> Self:
         return self
