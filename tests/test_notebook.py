@@ -5,7 +5,7 @@ import pytest
 from nbclient import NotebookClient
 
 from segmodels import FCN, SegNet, UNet
-from tests.support.serving import ROOT
+from tests.support.serving import PATIENCE, ROOT
 
 NOTEBOOK = ROOT / "examples" / "three_networks.ipynb"
 MAX_BYTES = 500_000
@@ -33,7 +33,7 @@ def test_the_notebook_runs(hub, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    NotebookClient(notebook, timeout=300, resources=resources).execute()
+    NotebookClient(notebook, timeout=PATIENCE, resources=resources).execute()
     printed = "".join(output.get("text", "") for output in notebook.cells[-1].outputs)
     assert "pulled the same weights: True" in printed
 

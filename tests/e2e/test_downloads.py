@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from segmodels import Segmenter, load_model
 from segmodels.inference.results import read_metadata
 from tests.support.pages import ROOT, WAIT, choose, open_tab, screenshot
+from tests.support.serving import PATIENCE
 
 STREET = ROOT / "examples" / "avenue.jpg"
 NETWORKS = {"fcn-camvid": "FCN-8s", "unet-camvid": "U-Net", "segnet-camvid": "SegNet"}
@@ -73,7 +74,7 @@ def test_everything_can_be_downloaded_at_full_size(page, served, tmp_path):
 
 @pytest.fixture(scope="module")
 def client(address):
-    return Client(address, verbose=False)
+    return Client(address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_compare_answers_with_figures(client, expected):
 
 def test_compare_tells_of_a_network_that_failed(tiny_address, tmp_path):
     Image.new("RGB", (13, 20), (80, 90, 100)).save(tmp_path / "thin.png")
-    client = Client(tiny_address, verbose=False)
+    client = Client(tiny_address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
     answer = client.predict(handle_file(tmp_path / "thin.png"), "road", api_name="/compare")
     assert answer["models"]["segnet-camvid"] == {
         "error": "The network failed on this image; smaller images may work."

@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.support.pages import ROOT, choose, finished, open_tab, opened, screenshot
+from tests.support.serving import PATIENCE
 
 
 def noise(width, height, seed=0):
@@ -158,7 +159,7 @@ def test_whoever_waits_sees_the_place_in_the_queue_and_the_last_result(
 ):
     finished(page, 900, 600)
     noise(17, 21).save(tmp_path / "slow.png")
-    client = Client(tiny_address, verbose=False)
+    client = Client(tiny_address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
     jobs = [
         client.submit(handle_file(tmp_path / "slow.png"), "road", api_name="/compare")
         for _ in range(3)

@@ -16,6 +16,7 @@ from segmodels.data.image_io import read_image_array
 from segmodels.inference.batch import Done, Failure, Predictor
 from segmodels.inference.result_files import Job, Origin
 from tests.support.datasets import CLASS_NAMES
+from tests.support.serving import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 ORIGIN = Origin("unet-tiny", "0" * 64)
@@ -151,7 +152,9 @@ def test_two_processes_do_each_image_once_and_report_together(folder, jobs):
         )
         for rank in range(2)
     ]
-    (first, errors), (second, more) = [process.communicate(timeout=240) for process in processes]
+    (first, errors), (second, more) = [
+        process.communicate(timeout=PATIENCE) for process in processes
+    ]
     assert [process.returncode for process in processes] == [1, 1], errors + more
     assert first.startswith("6 of 7 pictures segmented")
     assert second == ""

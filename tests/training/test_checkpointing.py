@@ -22,6 +22,7 @@ from segmodels.training.checkpointing import (
 )
 from segmodels.training.runner import TrainingError, train
 from segmodels.training.trainer import Trainer
+from tests.support.serving import PATIENCE
 from tests.support.trainings import RESULT, contents, trainer_for
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +165,7 @@ print("killed", killed, "exit", status)
 def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(config, tmp_path):
     # A checkpoint after every step: about half of the kills fall into writing one.
     run = [sys.executable, "-c", KILLING, config.data, str(tmp_path / "out"), "0"]
-    result = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     killed, status = result.stdout.split()[1::2]
     assert int(killed) >= 3

@@ -23,6 +23,7 @@ from segmodels.utils.distributed import (
     whole_batch,
 )
 from tests.support.datasets import write_camvid
+from tests.support.serving import PATIENCE
 from tests.support.trainings import RESULT, config_for
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,7 @@ def two_processes(data, model, tmp_path_factory):
         [*launcher, out / "program.py", data, model, out],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr

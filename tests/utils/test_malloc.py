@@ -74,7 +74,7 @@ def test_freed_memory_is_used_again():
         assert not keep_memory()
         return
     # In a process of its own: here, glibc may hold other free blocks of this size.
-    run = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     # What the system maps anew is zero; this still holds what was written.
     assert run.stdout.split() == ["0", "7"]
