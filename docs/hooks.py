@@ -1,4 +1,4 @@
-"""Pages of the site that are files of the repository's root."""
+"""Pages of the site whose content is a file in the root of the repository."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ FILES = {"security.md": "SECURITY.md", "changelog.md": "CHANGELOG.md"}
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The text of the file, with its links as the site has them."""
+    """Replace the content of these pages by the file, with links adapted to the site."""
     file = FILES.get(page.file.src_uri)
     if file is None:
         return markdown

@@ -1,4 +1,4 @@
-"""Draw docs/images from the published networks: `python docs/make_images.py`."""
+"""Generate docs/images with the published networks: `python docs/make_images.py`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from segmodels import Segmenter, load_model
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 NETWORKS = ("fcn", "unet", "segnet")
-SHEETS = ("street", "crossing", "cyclists")  # the picture and the three answers, two by two
+SHEETS = ("street", "crossing", "cyclists")  # each with the image and three predictions
 STRIP = (0.0, 0.05, 0.62, 0.78)  # of bridge.jpg, as fractions of its sides
 GAP = 8  # pixels
 
@@ -21,12 +21,12 @@ def main() -> None:
     width, height = bridge.size
     box = tuple(round(f * side) for f, side in zip(STRIP, (width, height) * 2, strict=True))
     for name, segmenter in zip(NETWORKS, segmenters, strict=True):
-        answer = segmenter(bridge).overlay(opacity=0.6).crop(box)
-        resized(answer, 480).save(IMAGES / f"{name}-bridge.jpg", quality=85)
+        overlay = segmenter(bridge).overlay(opacity=0.6).crop(box)
+        resized(overlay, 480).save(IMAGES / f"{name}-bridge.jpg", quality=85)
     for name in SHEETS:
-        picture = read(name)
-        answers = [segmenter(picture).overlay(opacity=0.6) for segmenter in segmenters]
-        sheet([picture, *answers]).save(IMAGES / f"{name}.jpg", quality=80)
+        image = read(name)
+        overlays = [segmenter(image).overlay(opacity=0.6) for segmenter in segmenters]
+        sheet([image, *overlays]).save(IMAGES / f"{name}.jpg", quality=80)
 
 
 def read(name: str) -> Image.Image:
@@ -38,7 +38,7 @@ def resized(image: Image.Image, width: int) -> Image.Image:
 
 
 def sheet(images: list[Image.Image]) -> Image.Image:
-    """Four images of one size, two by two."""
+    """Arrange four images of the same size in a 2 x 2 grid."""
     panels = [resized(image, 640) for image in images]
     width, height = panels[0].size
     canvas = Image.new("RGB", (2 * width + GAP, 2 * height + GAP), "white")

@@ -1,4 +1,4 @@
-"""Measure a network with torchmetrics.
+"""Evaluate a network with torchmetrics.
 
 pip install torchmetrics
 python examples/evaluate_torchmetrics.py MODEL DATA
@@ -14,7 +14,7 @@ from segmodels.training import open_dataset
 
 
 def main(source: str, data: str, split: str = "val") -> list[float]:
-    """The IoU of each class on a split."""
+    """Compute the IoU of each class on a split."""
     model = load_model(source)
     segmenter = Segmenter(model, "cpu", "fp32")
     metric = MulticlassJaccardIndex(model.num_classes, average="none", ignore_index=255)

@@ -17,7 +17,7 @@ from segmodels.training import AugmentedData, TrainingConfig, lovasz_softmax, op
 
 
 class Module(lightning.LightningModule):
-    """A SegNet-Basic with cross entropy and the Lovász-softmax loss."""
+    """SegNet-Basic, trained with cross entropy and the Lovász-softmax loss."""
 
     def __init__(self, class_names: list[str]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Module(lightning.LightningModule):
 
 
 def main(data: str, out: str, epochs: int = 2) -> list[float]:
-    """Train on the split `train`; the loss of every step."""
+    """Train on the split `train` and return the loss of every step."""
     lightning.seed_everything(0)
     train = open_dataset(data, "train")
     config = TrainingConfig("segnet", data, crop=(32, 32), batch_size=2)

@@ -1,4 +1,4 @@
-"""Train a network in a loop of one's own: a plain `nn.Module` that returns raw logits.
+"""Train a network in a custom loop: networks are plain `nn.Module`s that return raw logits.
 
 python examples/train_own_loop.py DATA OUT
 """
@@ -13,7 +13,7 @@ from segmodels.training import AugmentedData, TrainingConfig, evaluate, open_dat
 
 
 def main(data: str, out: str, epochs: int = 2, base_channels: int = 16) -> float:
-    """Train on the split `train`; the mean IoU on `val`."""
+    """Train on the split `train` and return the mean IoU on `val`."""
     torch.manual_seed(0)
     train, val = open_dataset(data, "train"), open_dataset(data, "val")
     config = TrainingConfig("unet", data, crop=(32, 32), batch_size=2)
