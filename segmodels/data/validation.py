@@ -185,7 +185,7 @@ def _look(data: SegmentationData, index: int) -> Look:
         label = _facts_of(loaded)
         ids = data.encoding.ids(loaded, sample.label)
     except DataError as error:
-        errors.append(str(error))
+        errors.append((f"page {sample.page} of " if sample.pages > 1 else "") + str(error))
     if shape is not None and facts is not None and label is not None and shape != label.shape:
         errors.append(_sizes_differ(sample, shape, facts, label))
     digests = {f"{path.parent.name}/{path.name}": _digest(path) for path in sample.files}

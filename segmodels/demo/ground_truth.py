@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segmodels.data.labels import read_label
 from segmodels.evaluation.metrics import (
     IGNORE_INDEX,
     FloatArray,
@@ -16,8 +15,6 @@ from segmodels.evaluation.metrics import (
     pixel_accuracy,
 )
 from segmodels.inference.comparison import ModelResult, errors
-
-__all__ = ["Judgement", "judge", "read_label"]
 
 
 @dataclass(frozen=True)
