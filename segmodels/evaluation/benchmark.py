@@ -220,7 +220,7 @@ def forwards(
             "seconds_at_480x360": {name: timing.median for name, timing in floor.tried.items()},
         }
     }
-    decoded = DecodedImage.read(image)
+    decoded = DecodedImage.read(image, channels=model.in_channels)
     for case in cases or CASES:
         pixels = _pixels(segmenter, decoded, CASES[case])
         plain, ours = normalise(pixels.to(device).float() / 255, model), segmenter.values(pixels)
@@ -315,7 +315,7 @@ def _run_stages(segmenter: Segmenter, path: Path, taken: dict[str, list[float]])
         _synchronise(segmenter.device)
         clock.append(time.perf_counter())
 
-    decoded = DecodedImage.read(path)
+    decoded = DecodedImage.read(path, channels=segmenter.model.in_channels)
     image = decoded.image
     lap()
     pixels = segmenter.pixels(decoded)

@@ -17,7 +17,7 @@ from segmodels.inference._oom import Answer, first_that_fits, on_cpu
 from segmodels.inference._upsample import FullSize
 from segmodels.inference.decoded_image import DecodedImage
 from segmodels.inference.mc_dropout import repeatable_draws, with_dropout_on
-from segmodels.inference.optimize import PRECISIONS, pick_device, pick_precision, prepared
+from segmodels.inference.optimize import pick_device, pick_precision, precision_of, prepared
 from segmodels.inference.results import Segmentation
 from segmodels.inference.tiling import smallest_tile_size, tiles, with_context
 from segmodels.models.base import SegmentationModel
@@ -88,7 +88,7 @@ class Segmenter:
     @property
     def precision(self) -> str:
         """The precision of the network's arithmetic: "fp32", "bf16" or "fp16"."""
-        return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
+        return precision_of(self.dtype)
 
     def __call__(
         self,
