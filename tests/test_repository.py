@@ -38,8 +38,8 @@ def test_every_weights_file_is_small_enough_and_half_precision():
 
 
 def test_every_example_names_its_origin():
-    notice = (ROOT / "examples" / "NOTICE").read_text()
-    ours = ("NOTICE", "__pycache__")
+    notice = (ROOT / "examples" / "NOTICE.txt").read_text()
+    ours = ("NOTICE.txt", "__pycache__")
     files = [path for path in (ROOT / "examples").iterdir() if path.name not in ours]
     pictures = [path.name for path in files if path.suffix not in (".py", ".ipynb")]
     assert pictures
