@@ -162,7 +162,7 @@ class CameraTab:
     def wire(self) -> None:
         """What happens when the camera gives a frame."""
         self.camera.submit(
-            self.segment,
+            self.answer_frame,
             self.network,
             [self.view, self.camera],
             show_progress="hidden",
@@ -171,7 +171,7 @@ class CameraTab:
             api_visibility="private",
         )
 
-    def segment(self, source: str, event: gr.EventData) -> tuple[Any, CameraAnswer]:
+    def answer_frame(self, source: str, event: gr.EventData) -> tuple[Any, CameraAnswer]:
         """The mask of the event's frame, or what is wrong with it."""
         number = event.number if isinstance(event.number, int) else 0
         try:

@@ -82,6 +82,6 @@ def test_without_pyav_the_tab_says_how_to_install_it(service, monkeypatch):
 def test_a_frame_that_is_none_is_answered_with_its_number(service):
     camera, _ = laid_out(lambda: CameraTab(service, lambda function: function))
     event = SimpleNamespace(number=3, image="nothing")
-    _, answer = camera.segment("weights_card/unet-camvid", event)
+    _, answer = camera.answer_frame("weights_card/unet-camvid", event)
     assert answer["number"] == 3
     assert "a frame of a camera is expected" in answer["problem"]
