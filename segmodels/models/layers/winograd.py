@@ -68,9 +68,9 @@ def _transform_2d(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def _laid_out(kernels: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (3, 3, in, out), columns first, since `_transform_2d` swaps rows and
+    """(out, in, 3, 3) -> (9, in, out), column by column, since `_transform_2d` swaps rows and
     columns of the data."""
-    return kernels.permute(3, 2, 1, 0).contiguous()
+    return kernels.permute(3, 2, 1, 0).flatten(0, 1).contiguous()
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _filters(kernels: Tensor) -> Iterator[Tensor]:
     It takes four times the memory of the kernels, but a few percent of a convolution's time:
     computed for each call in memory that all layers share, it need not be kept.
     """
-    inputs, outputs = kernels.shape[2:]
+    inputs, outputs = kernels.shape[1:]
     transform = torch.kron(_FILTER, _FILTER).to(kernels)
     columns = kernels.view(9, -1)
     with _scratch(36 * inputs * outputs, kernels.dtype) as memory:
@@ -191,7 +191,7 @@ class _Tiles:
 
 class Winograd(nn.Module):
     """A convolution for inference, of the kind that `is_faster` accepts. Outputs agree within 1e-4
-    of their standard deviation. `weight` is (3, 3, in, out)."""
+    of their standard deviation. `weight` is (9, in, out)."""
 
     min_pairs = 64 * 128  # input times output channels from which it saves time
     weight: Tensor

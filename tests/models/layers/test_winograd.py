@@ -26,7 +26,8 @@ def test_the_sums_are_those_of_the_convolution(padding, size):
     x = torch.randn(2, 5, *size).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         expected = direct.double()(x.double())
-        found = winograd.Winograd(direct.float())(x)
+        fast = winograd.Winograd(direct.float()).to(memory_format=torch.channels_last)
+        found = fast(x)
     assert found.shape == expected.shape
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=0)
