@@ -11,9 +11,8 @@ images are normalised by `image_mean` and `image_std`, as for the other networks
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_unpool2d, pad, relu
+from torch.nn.functional import max_unpool2d, relu
 
 from segmodels.models._validation import checked_choice, checked_rate
 from segmodels.models.base import Paper, SegmentationModel
@@ -159,31 +158,10 @@ class SegNet(SegmentationModel):
             x = self.drop(x) if number >= 3 else x
 
         for number, decoder in zip(range(depth, 0, -1), self.decoders, strict=True):
-            x = unpool(x, pool_indices.pop(), *sizes.pop())
+            x = max_unpool2d(x, pool_indices.pop(), (2, 2), output_size=sizes.pop())
             x = decoder(x)  # 1/16, 1/8, 1/4, 1/2, 1/1
             x = self.drop(x) if number >= 3 else x
         return self.conv1_1_d(x) if self.variant == "vgg16" else self.conv_classifier(x)
-
-
-def unpool(x: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
-    """Max unpooling (Figure 3) of (N, C, h, w) to (N, C, height, width)."""
-    if torch.compiler.is_exporting():
-        return unpool_by_comparison(x, indices, height, width)
-    return max_unpool2d(x, indices, (2, 2), output_size=(height, width))
-
-
-def unpool_by_comparison(x: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
-    """What `max_unpool2d` gives, without its scatter, which is slow in other inference engines.
-
-    Windows of 2x2 do not overlap: of a window's four pixels, the one of the index gets the maximum,
-    the others 0.
-    """
-    rows, columns, pair = (torch.arange(size, device=x.device) for size in (*x.shape[-2:], 2))
-    first = 2 * width * rows[:, None] + 2 * columns  # (h, w), the upper left pixel's index
-    window = (width * pair[:, None] + pair)[:, None]  # (2, 1, 2), from there to each pixel's
-    is_maximum = (indices - first)[..., :, None, :, None] == window  # (N, C, h, 2, w, 2)
-    unpooled = torch.where(is_maximum, x[..., :, None, :, None], 0.0).flatten(-2).flatten(-3, -2)
-    return pad(unpooled, (0, width - unpooled.shape[-1], 0, height - unpooled.shape[-2]))
 
 
 def stage(

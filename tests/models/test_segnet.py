@@ -5,7 +5,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from segmodels import SegNet
-from segmodels.models.segnet import unpool_by_comparison
 
 CLASSES = ["sky", "road", "car", "tree"]
 
@@ -216,11 +215,3 @@ def test_weights_begin_as_he_et_al():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         SegNet(class_names=CLASSES, **arguments)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 5), (8, 6), (33, 18), (4, 1)])
-def test_unpooling_by_comparison_is_unpooling(size):
-    x = torch.randn(2, 3, *size)
-    pooled, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
-    expected = F.max_unpool2d(pooled, indices, (2, 2), output_size=size)
-    assert torch.equal(unpool_by_comparison(pooled, indices, *size), expected)
