@@ -303,6 +303,11 @@ class Page:
         )
         self.scene.change(None, self.scene, None, js=SCENE_ADDRESS % json.dumps(self.scenes[0]))
         changes = [self.picture.change, self.shown_scene.change, self.replacements.change]
+        # Before the comparison: Gradio calls what follows on one change one after the other.
+        gr.on([*changes, self.button.click], None, None, self.clock, js=START_CLOCK)
+        self.clock.tick(
+            self.show_place, None, [self.queue_note, self.clock], show_progress="hidden", **light
+        )
         gr.on(
             changes,
             self.updates(callbacks.run),
@@ -318,17 +323,6 @@ class Page:
             everything,
             show_progress="hidden",
             **networks,
-        )
-        gr.on(
-            [*changes, self.button.click],
-            lambda: gr.Timer(active=True),
-            None,
-            self.clock,
-            show_progress="hidden",
-            **light,
-        )
-        self.clock.tick(
-            self.show_place, None, [self.queue_note, self.clock], show_progress="hidden", **light
         )
         self.change.upload(lambda path: path, self.change, self.picture, **light)
         self.strip.select(self.choose_example, self.scene, self.picture, **light)
@@ -473,6 +467,8 @@ class Page:
 SCENE_ADDRESS = """(scene) => {
     window.segmodels?.address({ scene: scene === %s ? "" : scene });
 }"""
+
+START_CLOCK = "() => ({ __type__: 'update', active: true })"
 
 # Runs in the browser: saves the file that a hidden component got, under its own name.
 SAVE_FILE = """(file) => {

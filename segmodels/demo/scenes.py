@@ -87,10 +87,10 @@ ROAD_EXAMPLES = (
         "Avenue",
         "A view much like the training images.",
         (
-            Note("Lamp posts: whole or in pieces?", 0.31, 0.5),
-            Note("Sign or pole?", 0.16, 0.38),
+            Note("Lamp posts: whole or in pieces?", 0.275, 0.47),
+            Note("Sign or pole?", 0.163, 0.37),
             Note("Far pavement", 0.93, 0.58),
-            Note("32s loses posts, 8s brings them back", 0.31, 0.5, 3, "skips"),
+            Note("32s loses posts, 8s brings them back", 0.275, 0.47, 3, "skips"),
         ),
     ),
     Example(

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.support.pages import ROOT, choose, finished, open_tab, opened, screenshot
+from tests.support.pages import ROOT, WAIT, choose, finished, open_tab, opened, screenshot
 from tests.support.serving import PATIENCE
 
 
@@ -155,29 +156,32 @@ def test_an_image_outside_of_what_the_networks_know_is_said_and_a_better_scene_o
 
 
 def test_whoever_waits_sees_the_place_in_the_queue_and_the_last_result(
-    page, tiny_address, tmp_path
+    page, served, tiny_address, tmp_path
 ):
     finished(page, 900, 600)
     noise(17, 21).save(tmp_path / "slow.png")
-    client = Client(tiny_address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
-    jobs = [
-        client.submit(handle_file(tmp_path / "slow.png"), "road", api_name="/compare")
-        for _ in range(3)
-    ]
-    page.wait_for_timeout(1000)  # until the first runs
-    noise(70, 50).save(tmp_path / "mine.png")
-    page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "mine.png")
-    note = page.locator("#queue-note")
-    expect(note).to_contain_text(re.compile(r"Waiting: [123] calls? (is|are) before yours, about "))
-    stage = page.locator("#masks .stage").first  # the last result stays
-    expect(stage).to_be_visible()
-    expect(stage).to_have_css("aspect-ratio", "900 / 600")
-    expect(stage.locator("canvas.map")).to_be_visible()
-    assert page.locator("#masks .panels").evaluate("e => getComputedStyle(e).opacity") == "1"
-    screenshot(page, "queue")
+    hold = served / "hold"
+    hold.touch()
+    try:
+        client = Client(tiny_address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
+        job = client.submit(handle_file(tmp_path / "slow.png"), "road", api_name="/compare")
+        end = time.monotonic() + WAIT / 1000
+        while not (served / "held").exists():  # it runs
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        noise(70, 50).save(tmp_path / "mine.png")
+        page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "mine.png")
+        note = page.locator("#queue-note")
+        expect(note).to_contain_text(re.compile(r"Waiting: 1 call is before yours, about \d+ s\."))
+        stage = page.locator("#masks .stage").first  # the last result stays
+        expect(stage).to_have_css("aspect-ratio", "900 / 600")
+        expect(stage.locator("canvas.map")).to_be_visible()
+        screenshot(page, "queue")
+    finally:
+        hold.unlink()
     finished(page, 70, 50)
     expect(note).to_be_hidden()
-    assert all(job.result()["scene"] == "road" for job in jobs)
+    assert job.result()["scene"] == "road"
 
 
 def test_a_link_shows_the_pages_own_title_and_image(page, tiny_address):

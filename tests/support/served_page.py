@@ -1,6 +1,6 @@
 """`python served_page.py FOLDER`: the page with the networks of FOLDER, and with a Hub on which
-FOLDER/guest is "org/guest". On images 13 pixels wide SegNet fails, those 17 wide take it some
-seconds, and those 19 wide are taken for animals."""
+FOLDER/guest is "org/guest". SegNet fails on images 13 pixels wide; on those 17 wide it makes
+FOLDER/held and waits as long as there is FOLDER/hold; those 19 wide are taken for animals."""
 
 import sys
 import time
@@ -19,7 +19,9 @@ class Fragile(Segmenter):
         if width == 13:
             raise RuntimeError("not this one")
         if width == 17:
-            time.sleep(3)
+            (folder / "held").touch()
+            while (folder / "hold").exists():
+                time.sleep(0.1)
         return super().__call__(picture, **options)
 
 

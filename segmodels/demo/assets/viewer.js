@@ -33,6 +33,7 @@ let legendShape = "";
 let layers = []; // of the networks, then the extras, and last the image alone
 let panels = [];
 let pointed = null;
+let previewed = "";
 let differs = null; // where the panels' classes differ, 1 a pixel
 
 // ---- what all viewers of the page share ----
@@ -782,15 +783,14 @@ function update() {
   if (isMain && before && before.image !== value.image) scrollToResults();
 }
 
-// The browser cannot show every format that the server reads: then its copy is shown.
+// The browser cannot show every format that the server reads: then its copy is shown, in the place
+// of the file that this value is of (`previewed`), or of the copy of an earlier image.
 function showPreview() {
   const preview = document.querySelector("#picture img");
-  if (!preview) return;
-  const replace = () => {
-    if (preview.complete && preview.naturalWidth === 0 && value?.image) preview.src = value.image;
-  };
-  replace();
-  preview.addEventListener("error", replace, { once: true });
+  if (!preview || !value?.image) return;
+  previewed = preview.src;
+  const isUnreadable = preview.complete && preview.naturalWidth === 0;
+  if (isUnreadable || (previewed.startsWith("data:") && previewed !== value.image)) preview.src = value.image;
 }
 
 // On a phone the masks are below the fold when a new image has been chosen.
@@ -815,6 +815,9 @@ shared.lookers[element.closest("#masks, #skips")?.id] = ({ x, y, zoom }) => {
   return true;
 };
 if (isMain) {
+  document.addEventListener("error", ({ target }) => {
+    if (target.closest?.("#picture") && target.src === previewed) showPreview();
+  }, true);
   const wanted = new URLSearchParams(window.location.search);
   state.view = wanted.get("view") ?? "overlay";
   if (wanted.get("tab")) openTab(wanted.get("tab"));
