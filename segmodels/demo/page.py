@@ -29,7 +29,6 @@ from segmodels.demo.service import MAX_PIXELS, ComparisonService
 from segmodels.demo.user_models import MAX_BYTES
 from segmodels.demo.video_tab import CameraTab, VideoTab
 from segmodels.demo.waiting import LANE, place_in_queue
-from segmodels.hub.checkpoint import CheckpointError
 from segmodels.inference.comparison import ServedModel, load_networks, served_sources
 
 CLONE = Path(__file__).resolve().parents[2]  # the repository, unless the package is installed
@@ -511,12 +510,15 @@ def build_page(networks: list[ServedModel]) -> gr.Blocks:
 
 def create_page() -> gr.Blocks:
     """Load the networks that are to be served, and build their page. SystemExit says which cannot
-    be loaded."""
+    be loaded, or what is wrong with the folder of examples."""
     server.prepare(MAX_PIXELS)
     try:
         networks = load_networks(served_sources(WEIGHTS))
+    except ValueError as error:  # a CheckpointError, or a network for other images
+        raise SystemExit(f"segmodels: {error}") from error
+    try:
         return build_page(networks)
-    except (CheckpointError, ExamplesError) as error:
+    except ExamplesError as error:
         raise SystemExit(f"segmodels: {error}") from error
 
 

@@ -23,6 +23,7 @@ SIZE = 240  # longer side at which confidence is estimated, pixels
 # On 23 images: those of streets had more than either, those of animals, people and cells less than
 # both, with CamVid's networks at SIZE.
 LOW_AGREEMENT = 0.46
+DOUBTFUL_AGREEMENT = 0.55  # at the working size, where networks agree on more: worth a closer look
 LOW_CONFIDENCE = 0.83
 LEAST_FOREGROUND = 0.01  # of the image; less is nothing found
 
@@ -77,7 +78,7 @@ def may_be_outside(results: Sequence[ModelResult]) -> bool:
         [result.segmentation.class_names for result in results],
     )
     agreement, foreground = _agreement(names, maps)
-    return agreement < LOW_AGREEMENT or foreground < LEAST_FOREGROUND
+    return agreement < DOUBTFUL_AGREEMENT or foreground < LEAST_FOREGROUND
 
 
 def assess(

@@ -53,7 +53,7 @@ def test_confidence_and_heat_maps_come_when_they_are_looked_at(page, served):
     open_tab(page, "Confidence")
     expect(page.locator("#confidence figure[data-state=ready]")).to_have_count(3)
     confidence = painted(page, "U-Net", "#confidence")
-    page.locator("#confidence select").select_option("road")
+    page.get_by_label("Probability of").select_option(label="road")
     expect(page.locator("#confidence figure").nth(1)).to_have_attribute("data-drawn", "4")
     heat = painted(page, "U-Net", "#confidence")
     assert heat.shape == confidence.shape == (43, 64, 4)  # the network's working size

@@ -102,6 +102,7 @@ def test_a_network_that_fails_leaves_the_others_their_answers(networks, caplog):
     def broken(picture):
         raise MemoryError("out of memory")
 
+    broken.model = networks[1].model
     failing = replace(networks[1], segmenter=broken)
     picture = np.zeros((20, 30, 3), np.uint8)
     first, failure, last = comparison.compare([networks[0], failing, networks[3]], picture)
