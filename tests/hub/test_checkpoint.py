@@ -304,7 +304,7 @@ def test_a_huge_file_is_refused_by_its_header_alone(folder):
 
 def test_a_header_longer_than_any_network_needs_is_not_parsed(folder):
     with_header(folder / "model.safetensors", b" " * (2 << 20))
-    with pytest.raises(CheckpointError, match="its header claims to have 2,097,152 bytes, more than"):
+    with pytest.raises(CheckpointError, match="header claims to have 2,097,152 bytes, more than"):
         load_model(folder)
 
 
