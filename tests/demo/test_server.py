@@ -63,6 +63,7 @@ PATIENT = """
 from segmodels.demo import server
 server.DRAIN_SECONDS = server.FETCH_SECONDS = server.HEADER_SECONDS = 600
 server.LINGER_SECONDS = 5
+server.serve.__kwdefaults__["kept_seconds"] = 6000
 """
 # Writing uploads fails while a file called "broken" lies in the folder above.
 BROKEN = """
@@ -240,9 +241,10 @@ def test_a_line_of_many_pixels_takes_no_longer_than_a_square_of_as_many(visitor)
 def prefixed(models, tmp_path_factory):
     """Address and folder of a demo that is served below /seg, with two networks of one name."""
     folder = tmp_path_factory.mktemp("prefixed")
+    parent = tmp_path_factory.mktemp("two")
     for name in ("orgA", "orgB"):
-        shutil.copytree(models.split(",")[1], folder / name / "net")
-        models += f",{folder / name / 'net'}"
+        shutil.copytree(models.split(",")[1], parent / name / "net")
+        models += f",{parent / name / 'net'}"
     with running(models, folder, prelude=PATIENT, GRADIO_ROOT_PATH="/seg") as (address, _):
         yield address, folder
 
