@@ -10,25 +10,20 @@ from playwright.sync_api import expect
 
 from segmodels.demo.strings import TABS
 from tests.support.pages import WAIT, finished, open_tab, opened
-from tests.support.server import running, upload_folder, write_networks
-
-# Files are deleted after some seconds, not minutes.
-SOON = """
-from segmodels.demo import server
-server.UPKEEP_SECONDS, server.serve.__kwdefaults__["kept_seconds"] = 1, 25
-"""
+from tests.support.server import PATIENCE, SWEPT, running, upload_folder, write_networks
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     models = write_networks(tmp_path_factory.mktemp("models"))
-    with running(models, folder, prelude=SOON) as (address, _):
-        yield address, upload_folder(folder)
+    with running(models, folder, prelude=SWEPT) as (address, _):
+        yield address, folder
 
 
 def test_every_file_of_a_visit_to_all_tabs_is_deleted(browser, demo, tmp_path):
-    address, folder = demo
+    address, parent = demo
+    folder = upload_folder(parent)
     permanent = set(folder.rglob("*.*"))
     noise = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "mine.png")
@@ -46,7 +41,8 @@ def test_every_file_of_a_visit_to_all_tabs_is_deleted(browser, demo, tmp_path):
         assert links
         seen |= set(folder.rglob("*.*"))
         assert any("overlay" in path.name for path in seen)
-        end = time.monotonic() + 60
+        (parent / "sweep").touch()
+        end = time.monotonic() + PATIENCE
         while set(folder.rglob("*.*")) - permanent:  # and the page is still open
             assert time.monotonic() < end
             time.sleep(0.2)
