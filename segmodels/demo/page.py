@@ -36,6 +36,7 @@ EXAMPLES = CLONE / "examples"
 WEIGHTS = CLONE / "weights_card"
 QUEUE_SIZE = 20
 QUEUE_LOOK = 1.0  # seconds between two looks at a visitor's place in the queue
+MOST_LOOKS = 20  # in a row that find no call waiting; one may take a while to arrive
 SAMPLES = 8
 FIRST_TAB = "areas"
 THUMBNAIL = (144, 96)  # pixels
@@ -67,6 +68,7 @@ class Page:
         self.compared = gr.Textbox(visible=False)
         self.replacements = gr.State({})
         self.shown_scene = gr.Textbox(visible=False)
+        self.looks = gr.Number(0, visible=False)  # at the queue, in a row, that found no call
         self.open_tab = gr.State(FIRST_TAB)
         self.filled = gr.State([])
         self.lay_out_input()
@@ -303,9 +305,13 @@ class Page:
         self.scene.change(None, self.scene, None, js=SCENE_ADDRESS % json.dumps(self.scenes[0]))
         changes = [self.picture.change, self.shown_scene.change, self.replacements.change]
         # Before the comparison: Gradio calls what follows on one change one after the other.
-        gr.on([*changes, self.button.click], None, None, self.clock, js=START_CLOCK)
+        gr.on([*changes, self.button.click], None, None, [self.clock, self.looks], js=START_CLOCK)
         self.clock.tick(
-            self.show_place, None, [self.queue_note, self.clock], show_progress="hidden", **light
+            self.show_place,
+            self.looks,
+            [self.queue_note, self.clock, self.looks],
+            show_progress="hidden",
+            **light,
         )
         gr.on(
             changes,
@@ -426,12 +432,13 @@ class Page:
         description = self.service.scene(scene).description
         return self.thumbnails(scene), description, scene, example or gr.skip()
 
-    def show_place(self, request: gr.Request) -> tuple[str, gr.Timer]:
-        """The visitor's place in the queue, as long as there is one."""
+    def show_place(self, looks: float, request: gr.Request) -> tuple[str, gr.Timer, float]:
+        """The visitor's place in the queue, as long as there is one. looks: see MOST_LOOKS."""
         expected = self.service.expected_seconds()
         place = place_in_queue(self.blocks, request.session_hash or "", expected)
         text = strings.queue(place.ahead, place.seconds) if place else ""
-        return html.notice(text), gr.Timer(active=place is not None)
+        looks = 0 if place else looks + 1
+        return html.notice(text), gr.Timer(active=looks < MOST_LOOKS), looks
 
     def choose_example(self, scene: str, event: gr.EventData) -> Any:
         """The image of the example with the event's key."""
@@ -467,7 +474,7 @@ SCENE_ADDRESS = """(scene) => {
     window.segmodels?.address({ scene: scene === %s ? "" : scene });
 }"""
 
-START_CLOCK = "() => ({ __type__: 'update', active: true })"
+START_CLOCK = "() => [{ __type__: 'update', active: true }, 0]"
 
 # Runs in the browser: saves the file that a hidden component got, under its own name.
 SAVE_FILE = """(file) => {

@@ -14,7 +14,7 @@ const group = `viewer-${Math.random().toString(36).slice(2)}`;
 const isMain = Boolean(element.closest("#masks"));
 const shared = sharedState();
 const state = {
-  view: "overlay", opacity: null, split: 50, against: "image", shown: [], choice: 0, isolated: null,
+  view: "overlay", opacity: null, split: 50, against: "image", count: null, picked: {}, choice: 0, isolated: null,
   hidden: new Set(), zoom: { scale: 1, left: 0, top: 0 }, figures: false, next: 0,
   isMoreOpen: false,
 };
@@ -254,7 +254,7 @@ class Panel {
   }
 
   update() {
-    this.layer = layerOf(state.shown[this.number]) ?? layers[0];
+    this.layer = layerAt(this.number);
     const { data } = this.layer;
     this.title.textContent = data.title;
     this.note.textContent = data.note;
@@ -315,28 +315,35 @@ function ask(kind, panel, more = {}) {
 // A layer, or a network that has to be run first, in a panel.
 function showInPanel(number, key) {
   if (key.startsWith("network:")) {
-    const place = Number(state.shown[number]);
+    const place = Number(panels[number].layer.key);
     const panel = Number.isInteger(place) ? place : Math.min(number, value.panels.length - 1);
-    state.shown[number] = String(panel);
+    state.picked[number] = String(panel);
     panels[number].update();
     ask("network", panel, { network: key.slice("network:".length) });
     return;
   }
-  state.shown[number] = key;
+  state.picked[number] = key;
   panels[number].update();
   show();
 }
 
-// So many panels: those there are, then layers that none shows yet.
+// What a panel shows: what was picked for it, if there is such a layer, or else the one of its place.
+function layerAt(number) {
+  return layerOf(state.picked[number]) ?? layers[number];
+}
+
+function panelCount() {
+  return Math.min(state.count ?? value.panels.length, layers.length);
+}
+
 function setCount(count) {
-  const unused = layers.map((layer) => layer.key).filter((key) => !state.shown.includes(key));
-  state.shown = [...state.shown, ...unused].slice(0, count);
+  state.count = count;
   arrange();
 }
 
 // Panels for what is to be shown.
 function arrange() {
-  panels = state.shown.map((_, number) => panels[number] ?? new Panel(number));
+  panels = Array.from({ length: panelCount() }, (_, number) => panels[number] ?? new Panel(number));
   grid.replaceChildren(...panels.map((panel) => panel.figure));
   panels.forEach((panel) => panel.update());
   show();
@@ -592,7 +599,7 @@ function controls() {
   if (layers.length > 2) {
     const counts = Array.from({ length: Math.min(MOST_PANELS, layers.length) }, (_, n) => n + 1);
     const options = counts.map((count) => [String(count), String(count)]);
-    const chosen = String(state.shown.length);
+    const chosen = String(panelCount());
     parts.push(radios("count", labels.panels, options, chosen, (count) => setCount(Number(count))));
   }
   if (state.view === "split" && layers.length > 2) {
@@ -716,6 +723,7 @@ function isolate(name) {
 
 function buildLegend() {
   const { labels } = value;
+  state.isolated = null; // the entry under the pointer is replaced, and is never told that it was left
   if (value.scale) {
     const ramp = make("span", { className: "ramp" });
     ramp.style.background = `linear-gradient(to right, ${value.scale.colors.map((c) => `rgb(${c.join()})`)})`;
@@ -762,8 +770,7 @@ function update() {
   if (newShape !== shape) {
     const count = shape ? JSON.parse(shape)[0].length : 0;
     shape = newShape;
-    const isKept = count === networks.length && state.shown.every(layerOf);
-    if (!isKept) state.shown = networks.map((_, number) => String(number));
+    if (count !== networks.length) Object.assign(state, { count: null, picked: {} });
     if (!layerOf(state.against)) state.against = "image";
     if (!value.views.includes(state.view)) state.view = "overlay";
     arrange();
