@@ -76,8 +76,8 @@ def test_the_legend_isolates_switches_and_shows_alone(page, results):
     name, color = unet.class_names[seen], unet.palette[seen]
     box = viewer.locator(".key").get_by_label(name, exact=True)
     entry = viewer.locator(".key label", has=page.locator(f"input[aria-label='{name}']"))
-    share = f"{100 * unet.areas()[name]:.0f}"
-    assert share in entry.locator("small").inner_text()
+    share = unet.areas()[name]
+    assert f"{100 * share:.{1 if share < 0.1 else 0}f}" in entry.locator("small").inner_text()
 
     def expected(title, keep):
         painted_ = before[title].copy()

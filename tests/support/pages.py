@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -40,6 +41,7 @@ def address(tmp_path_factory):
 def served(tmp_path_factory):
     """A folder of networks of few weights: weights_card/*, and one that a visitor may bring."""
     folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
     names = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"]
     road = {"class_names": [*names, "pedestrian", "bicyclist"], "working_size": 64}
     networks = {
