@@ -43,7 +43,7 @@ class PageUpdate(TypedDict, total=False):
     filled: list[str]
     shared: str | None
     files: list[str] | None
-    code: str | None
+    code: str
     panel_file: str | None
     areas: str
     table: str
@@ -76,7 +76,7 @@ CLEARED: PageUpdate = {
     "filled": [],
     "shared": None,
     "files": None,
-    "code": None,
+    "code": "",
     "areas": "",
     "iou": "",
     "queue_note": "",
@@ -262,7 +262,8 @@ class Callbacks:
 
     def _downloads(self, session: Session) -> Updates:
         preparing = html.notice(strings.PREPARING)
-        yield {"code": self.service.snippet(session), "downloads_note": preparing}
+        code = strings.python_code(self.service.snippet(session))
+        yield {"code": code, "downloads_note": preparing}
         with tempfile.TemporaryDirectory() as folder:
             files = self.service.downloads(session, Path(folder))
             paths = [str(file) for file in files]

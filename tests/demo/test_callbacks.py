@@ -121,7 +121,7 @@ def test_a_better_scene_is_offered_with_one_click(callbacks, street, monkeypatch
 def test_one_network_alone_has_no_agreement(callbacks, street):
     *_, last = run(callbacks, street, "everyday")
     assert last["agreement"] is None
-    assert "One network alone agrees with nothing" in last["agreement_note"]
+    assert "This scene has only one network" in last["agreement_note"]
     assert last["masks"]["status"] == ""
 
 

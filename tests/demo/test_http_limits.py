@@ -13,6 +13,7 @@ from segmodels.demo import http_limits, quiet_logs
 from segmodels.demo.file_sweeper import FileSweeper
 from segmodels.demo.http_limits import HttpLimits, HttpPolicy
 from segmodels.demo.uploads import UploadFolder
+from tests.support import loops
 
 # Routes that the page uses, as Gradio writes them; every other one is closed.
 OPEN = {
@@ -48,7 +49,7 @@ def in_loop(function):
     async def call():
         return function()
 
-    return asyncio.run(call())
+    return loops.run(call())
 
 
 def small_page():
@@ -134,7 +135,7 @@ class Client:
             ],
         }
         self.got = None
-        asyncio.run(HttpLimits(self.app, self.policy)(scope, receive, send))
+        loops.run(HttpLimits(self.app, self.policy)(scope, receive, send))
         if not sent:
             return None, None
         body = b"".join(message.get("body", b"") for message in sent)
@@ -227,7 +228,7 @@ def test_methods_that_no_route_has_and_web_sockets_are_refused(client):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(HttpLimits(client.app, client.policy)({"type": "websocket"}, None, send))
+    loops.run(HttpLimits(client.app, client.policy)({"type": "websocket"}, None, send))
     assert sent == [{"type": "websocket.close"}]
 
 

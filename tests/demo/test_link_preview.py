@@ -1,7 +1,5 @@
 """What other sites show of a link to the page."""
 
-import asyncio
-
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
@@ -13,6 +11,7 @@ from starlette.testclient import TestClient
 from segmodels.demo import link_preview
 from segmodels.demo.components import ASSETS
 from segmodels.demo.link_preview import LinkPreview, address_of
+from tests.support import loops
 
 PAGE = """<!doctype html><html><head><meta charset="utf-8" />
 <meta property="og:title" content="Gradio" /><meta
@@ -68,5 +67,5 @@ def test_nothing_else_is_touched(client):
         seen.append(scope["type"])
 
     preview = LinkPreview(app, "", "", ASSETS / "preview.jpg")
-    asyncio.run(preview({"type": "lifespan"}, None, None))
+    loops.run(preview({"type": "lifespan"}, None, None))
     assert seen == ["lifespan"]

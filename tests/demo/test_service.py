@@ -52,7 +52,7 @@ def test_what_is_no_picture_is_refused_before_any_network_runs(service, tmp_path
 
 def test_confidence_is_that_of_the_networks_probabilities(service, session, street, networks):
     *_, view = service.confidence(session)
-    assert view["choices"] == ["the winning class (confidence)", "road", "sky", "car"]
+    assert view["choices"] == ["the predicted class (confidence)", "road", "sky", "car"]
     for network, panel in zip(networks, view["panels"], strict=False):
         probabilities = network.segmenter.probabilities(street)
         assert np.array_equal(unpacked(panel, 0), np.rint(255 * probabilities.max(0)))

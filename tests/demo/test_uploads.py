@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException
 
 from segmodels.demo.uploads import CleanParser, UploadFolder, map_paths, storage_problem
+from tests.support import loops
 
 FILE = b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n--x--\r\n'
 
@@ -73,7 +74,7 @@ def parse(folder, *chunks, **options):
 
     headers = Headers({"Content-Type": "multipart/form-data; boundary=x"})
     parser = CleanParser(headers, stream(), upload_dir=folder, max_file_size=1000, **options)
-    return asyncio.run(parser.parse())
+    return loops.run(parser.parse())
 
 
 def test_a_whole_upload_is_a_file(tmp_path):

@@ -71,7 +71,7 @@ def test_frames_are_left_out_at_their_own_times():
 
 def test_a_video_that_would_take_too_long_is_refused(videos, clip, tmp_path, monkeypatch):
     monkeypatch.setattr(video, "MAX_WORK", 1e-9)
-    with pytest.raises(VideoError, match="fewer frames a second"):
+    with pytest.raises(VideoError, match="fewer frames per second"):
         compared(videos, clip, tmp_path / "out.mp4")
     monkeypatch.setattr(video, "LIMITS", VideoLimits(frames=3))
     with pytest.raises(VideoError, match="more than 3 frames"):

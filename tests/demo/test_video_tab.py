@@ -1,6 +1,5 @@
 """The tabs for videos and the camera, without a browser."""
 
-import asyncio
 from types import SimpleNamespace
 
 import gradio as gr
@@ -8,6 +7,7 @@ import pytest
 
 from segmodels.demo import video_tab
 from segmodels.demo.video_tab import CameraTab, VideoTab
+from tests.support import loops
 from tests.support.clips import read_clip, write_clip
 
 
@@ -19,7 +19,7 @@ def laid_out(build):
         with gr.Blocks() as page:
             return build(), page
 
-    return asyncio.run(call())
+    return loops.run(call())
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_a_comparison_shows_what_is_there_and_what_runs_and_waits(networks):
     panel = view["panels"][1]
     assert np.array_equal(unpacked(panel), answers[1].segmentation.class_map)
     assert panel["colors"] == [[*color, 255] for color in three[1].model.palette]
-    assert panel["alt"].startswith("Classes that U-Net sees, by area: ")
+    assert panel["alt"].startswith("Classes predicted by U-Net, by area: ")
     assert " s on the CPU, one run · " in panel["caption"]
     assert "of the image" in viewer.comparison("url", (20, 30), three, answers)["status"]
 

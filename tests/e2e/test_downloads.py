@@ -59,9 +59,9 @@ def test_everything_can_be_downloaded_at_full_size(page, served, tmp_path):
         json.loads(read_metadata(tmp_path / "wide_segnet-camvid.png")["classes"])
         == classes["classes"]
     )
-    code = page.locator("#code .cm-content").inner_text()
-    assert 'SegNet.from_pretrained("weights_card/segnet-camvid")' in code
-    assert 'segmenter("wide.png")' in code
+    code = page.locator("#code")
+    expect(code).to_contain_text('SegNet.from_pretrained("weights_card/segnet-camvid")')
+    expect(code).to_contain_text('segmenter("wide.png")')
     screenshot(page, "downloads")
     # And each class map at its panel, under the same name.
     with page.expect_download() as download:

@@ -109,7 +109,7 @@ def test_an_example_is_shared_by_link_and_an_image_of_ones_own_as_an_image(page,
     share = page.locator("#masks").get_by_role("button", name="Share")
     expect(share).to_have_attribute("title", "Copy a link to what is shown")
     share.click()
-    expect(page.locator("#masks .readout")).to_have_text("The link is copied.")
+    expect(page.locator("#masks .readout")).to_have_text("Link copied.")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == page.url
     assert "example=crossing" in copied
@@ -136,7 +136,9 @@ def test_formats_that_browsers_do_not_read_have_a_preview_and_what_is_dropped_is
     half.putalpha(128)
     half.save(tmp_path / "half.png")
     choose(page, tmp_path / "half.png")
-    expect(page.locator("#image-note")).to_contain_text("transparent parts: they lie over white")
+    expect(page.locator("#image-note")).to_contain_text(
+        "transparent parts; they are placed on white"
+    )
     first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
     choose(page, tmp_path / "moving.gif")
     expect(page.locator("#image-note")).to_contain_text("animated: its first frame is used")
@@ -172,7 +174,9 @@ def test_whoever_waits_sees_the_place_in_the_queue_and_the_last_result(
         noise(70, 50).save(tmp_path / "mine.png")
         page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "mine.png")
         note = page.locator("#queue-note")
-        expect(note).to_contain_text(re.compile(r"Waiting: 1 call is before yours, about \d+ s\."))
+        expect(note).to_contain_text(
+            re.compile(r"Waiting: 1 call is ahead of yours, about \d+ s\.")
+        )
         stage = page.locator("#masks .stage").first  # the last result stays
         expect(stage).to_have_css("aspect-ratio", "900 / 600")
         expect(stage.locator("canvas.map")).to_be_visible()

@@ -56,7 +56,7 @@ def test_the_camera_is_segmented_live_until_it_is_stopped(browser, tiny_address)
         status = camera.locator(".status")
         expect(status).to_have_text("")  # on request only
         camera.get_by_role("button", name="Start camera").click()
-        expect(status).to_have_text(re.compile(r"[\d.]+ frames a second"))
+        expect(status).to_have_text(re.compile(r"[\d.]+ frames per second"))
         mask = painted(page, "FCN-8s", "#camera-view")
         assert mask.shape[0] > 100
         first = page.locator("#camera-view img").first.get_attribute("src")

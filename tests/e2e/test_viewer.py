@@ -53,7 +53,7 @@ def test_overlay_mask_original_and_slider_are_views_of_one_panel(page, results):
     expect(viewer.locator("figure:visible")).to_have_count(1)
     show_in_panel(page, 1, "U-Net")
     viewer.get_by_role("radio", name="Slider").check()
-    splitter = page.get_by_label("U-Net: how much is the left side, percent")
+    splitter = page.get_by_label("U-Net: share of the left side in percent")
     shown = viewer.locator("figure:visible canvas.map")
     expect(shown).to_have_css("clip-path", "inset(0px 0px 0px 50%)")
     splitter.focus()
@@ -279,7 +279,7 @@ def test_masks_are_described_in_words(page):
     )
     labels = [label for label in labels if label.startswith("Classes")]
     for title, label in zip(TITLES, labels, strict=True):
-        assert label.startswith(f"Classes that {title} sees, by area: ")
+        assert label.startswith(f"Classes predicted by {title}, by area: ")
         assert "%" in label
     assert page.locator("html").get_attribute("lang") == "en"
 
