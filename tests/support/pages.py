@@ -27,6 +27,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 WAIT = 180_000  # milliseconds, however busy the machine
 expect.set_options(timeout=WAIT)
+idle_pages: list[Page] = []  # that a test has left, at about:blank
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +75,7 @@ def browser():
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *CAMERA])
         yield chromium
+        idle_pages.clear()
         chromium.close()
 
 
@@ -85,20 +87,31 @@ def page(browser, tiny_address):
 
 @contextmanager
 def opened(browser, address, *, width=1280, height=900, scheme="light"):
-    """The page, showing its first example. Errors in the browser's console fail the test."""
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, locale="en-GB"
-    )
+    """The page, showing its first example. Errors in the browser's console fail the test.
+
+    Tests take turns on a page of the browser, which then loads Gradio's scripts from its cache.
+    """
+    page = idle_pages.pop() if idle_pages else browser.new_context(locale="en-GB").new_page()
+    page.set_default_timeout(WAIT)
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme=scheme)
+    errors = []
+
+    def note(error):
+        errors.append(str(error))
+
+    page.on("pageerror", note)
     try:
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{address}/?__theme={scheme}")
         expect(page.locator("#masks canvas:visible").first).to_be_visible(timeout=WAIT)
         yield page
-    finally:
-        context.close()
+        page.remove_listener("pageerror", note)
+        page.context.clear_permissions()
+        page.goto("about:blank")
+    except BaseException:
+        page.context.close()
+        raise
+    idle_pages.append(page)
     assert not errors
 
 
