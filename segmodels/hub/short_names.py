@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import HTTPError
 
 from segmodels.hub.filenames import CONFIG_NAME
+from segmodels.hub.upload import REACHABLE_WITHIN
 
 ORG_VARIABLE = "SEGMODELS_HUB_ORG"
 MODELS_FOLDER = "weights_card"
@@ -39,7 +40,9 @@ def list_models() -> list[str]:
     organisation = os.environ.get(ORG_VARIABLE)
     if organisation:
         try:
-            models = HfApi().list_models(author=organisation, filter="segmodels")
+            api = HfApi()
+            get_session().head(api.endpoint, timeout=REACHABLE_WITHIN)  # listing retries for 20 s
+            models = api.list_models(author=organisation, filter="segmodels")
             names.update(model.id.rpartition("/")[2] for model in models)
         except (HTTPError, OSError) as error:
             log.warning("%s's models on the Hub cannot be listed: %s", organisation, error)

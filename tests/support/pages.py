@@ -1,6 +1,7 @@
 """Served pages and a browser, for the tests of the page."""
 
 import base64
+import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from segmodels import FCN, SegNet, UNet
 from tests.support.serving import ROOT, serving
 
-SCREENSHOTS = ROOT / "artifacts"  # kept by CI
+SCREENSHOTS = ROOT / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -168,6 +169,9 @@ def show_in_panel(page: Page, number: int, title: str, viewer: str = "#masks") -
 
 
 def screenshot(page: Page, name: str) -> None:
+    """Keep the page's looks in artifacts/, if SEGMODELS_SCREENSHOTS is set."""
+    if not os.environ.get("SEGMODELS_SCREENSHOTS"):
+        return
     SCREENSHOTS.mkdir(exist_ok=True)
     page.wait_for_timeout(300)
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
