@@ -1,16 +1,16 @@
-"""The page that compares the networks, and its API. It needs the extra `demo` of the package.
+"""The demo page that compares the networks, and its API. Requires the `demo` extra.
 
-Gradio's telemetry is off unless GRADIO_ANALYTICS_ENABLED asks for it: nothing is looked up when the
-page starts.
+Gradio's telemetry is disabled unless GRADIO_ANALYTICS_ENABLED enables it, so the page makes no
+network requests at startup.
 """
 
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # it goes over all at each call
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # each call iterates over all
 
-# Gradio reads the port when it is imported, and takes it for a number. `server.chosen_port` says
-# what is wrong with it.
+# Gradio parses the port as a number on import. An invalid value is removed here and reported by
+# `server.chosen_port`.
 PORT_VARIABLE = "GRADIO_SERVER_PORT"
 invalid_port = ""
 if not os.environ.get(PORT_VARIABLE, "1").strip().isdecimal():

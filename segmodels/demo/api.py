@@ -1,4 +1,4 @@
-"""/segment and /compare, for programs: no part of the page shows them."""
+"""The /segment and /compare API endpoints. They have no visible counterpart on the page."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,30 +17,30 @@ from segmodels.inference.comparison import ModelFailure, ModelResult, summary
 
 # `ComparisonService.run`
 Compute = Callable[[str, Sequence[str], str, Callable[[], bool]], Session]
-FAILED = "The network failed on this image; smaller images may work."
+FAILED = "The network failed on this image; a smaller image may work."
 
 
 class ApiError(gr.Error):
-    """What a program is answered in place of a result; not logged."""
+    """An error returned to the API client. It is not logged."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, print_exception=False)
 
 
 def add_api(service: ComparisonService, compute: Compute) -> None:
-    """Add the endpoints to the `gr.Blocks` in whose context this is called.
+    """Add the endpoints to the current `gr.Blocks` context.
 
     Args:
-        service: What they answer from.
-        compute: `service.run`, on the GPU where there is one.
+        service: The service that answers the calls.
+        compute: `service.run`, on the GPU if there is one.
     """
     sources = {network.name: network.source for network in service.networks.values()}
     scenes = {scene: service.sources_of(scene, {}) for scene in service.scenes}
 
     def segment(picture: str | None, model: str) -> Iterator[str]:
-        """Segment an image: the class of every pixel as an indexed PNG of the image's own size."""
+        """Segment an image. Returns the class of every pixel as an indexed PNG at full size."""
         if model not in sources:
-            raise ApiError(f"There is no model {model!r}; there are {', '.join(sources)}.")
+            raise ApiError(f"Unknown model {model!r}; available models: {', '.join(sources)}.")
         (answer,) = answers(picture, [sources[model]], "")
         if isinstance(answer, ModelFailure):
             raise ApiError(FAILED)
@@ -50,10 +50,10 @@ def add_api(service: ComparisonService, compute: Compute) -> None:
             yield str(file)
 
     def compare(picture: str | None, scene: str) -> dict[str, Any]:
-        """Compare the networks of a scene on an image: seconds, parameters, the fraction of the
-        image that each gives to each class, and the fraction on which all agree."""
+        """Compare the networks of a scene on an image. Returns each network's seconds, parameters
+        and fraction of the image per class, and the fraction on which all networks agree."""
         if scene not in scenes:
-            raise ApiError(f"There is no scene {scene!r}; there are {', '.join(scenes)}.")
+            raise ApiError(f"Unknown scene {scene!r}; available scenes: {', '.join(scenes)}.")
         result = summary(scene, answers(picture, scenes[scene], scene))
         for entry in result["models"].values():
             if "error" in entry:
@@ -63,16 +63,16 @@ def add_api(service: ComparisonService, compute: Compute) -> None:
     def answers(
         picture: str | None, sources: Sequence[str], scene: str
     ) -> list[ModelResult | ModelFailure]:
-        """What is wrong with the image becomes the answer."""
+        """Run the networks, turning problems with the image into `ApiError`s."""
         if not picture:
-            raise ApiError(f"There is no picture: {UPLOAD_FIRST}.")
+            raise ApiError(f"The picture is missing: {UPLOAD_FIRST}.")
         try:
             if not Path(picture).is_file():
                 raise ExpiredError
             return compute(picture, sources, scene, is_wanted).answers(service.network)
         except ExpiredError as error:
             raise ApiError(
-                "The picture is no longer on this server: files are deleted some minutes after "
+                "The picture is no longer on this server: files are deleted a few minutes after "
                 "their last use. Upload it again."
             ) from error
         except PictureError as error:
@@ -93,23 +93,23 @@ def add_api(service: ComparisonService, compute: Compute) -> None:
             inputs,
             output,
             api_name=function.__name__,
-            api_description=f"{text} {choice} The picture: {UPLOAD_FIRST}.",
+            api_description=f"{text} {choice} For the picture, {UPLOAD_FIRST}.",
             concurrency_id="networks",
         )
 
 
 def _uploaded_image() -> gr.Image:
-    """The input `picture`, whose description for programs says what is accepted."""
+    """Create the `picture` input; its API schema describes what is accepted."""
     image = image_input(label="picture")
     schema = image.api_info()
-    schema["properties"]["path"]["description"] = "What POST /gradio_api/upload answered"
-    schema["properties"]["url"]["description"] = "Not read: neither addresses nor base64"
+    schema["properties"]["path"]["description"] = "Path returned by POST /gradio_api/upload"
+    schema["properties"]["url"]["description"] = "Ignored; URLs and base64 are not accepted"
     image.api_info = lambda: schema  # type: ignore[method-assign]
     return image
 
 
 def is_wanted() -> bool:
-    """Whether the client of the call that is running still waits for its answer."""
+    """Whether the client of the current call is still waiting for its answer."""
     blocks, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     if blocks is None or event is None:
         return True

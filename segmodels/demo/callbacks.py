@@ -1,4 +1,4 @@
-"""What happens when the page is used: each callback yields updates, values by component."""
+"""Callbacks of the page. Each yields updates that map component names to new values."""
 
 import logging
 import tempfile
@@ -21,14 +21,16 @@ from segmodels.inference.decoded_image import file_digest
 log = logging.getLogger(__name__)
 
 WARM_RUNS = 3
-Replacements = dict[str, str]  # Hub id by the name of the network that it replaces
+Replacements = dict[str, str]  # name of the replaced network -> source of its replacement
 
 
 class PageUpdate(TypedDict, total=False):
-    """New values of the page's components, by their names.
+    """New values of the page's components, by component name.
 
-    compared: digest of the image whose comparison is on the page, kept by the browser; "" for none.
-    filled: tabs that show what belongs to the session.
+    Attributes:
+        compared: Digest of the image whose comparison is on the page, kept by the browser; "" if
+            there is none.
+        filled: Tabs that already show the results of the session.
     """
 
     picture: str | None
@@ -63,7 +65,7 @@ class PageUpdate(TypedDict, total=False):
 
 Updates = Iterator[PageUpdate]
 
-# Every component that follows from a comparison, and what it holds without one.
+# Values of all components that depend on a comparison when there is none.
 CLEARED: PageUpdate = {
     "masks": None,
     "agreement": None,
@@ -95,8 +97,8 @@ class Callbacks:
     """The callbacks of a page.
 
     Args:
-        service: computes.
-        on_gpu: wraps what runs networks, where a GPU must be asked for.
+        service: The service that runs the computations.
+        on_gpu: Decorator for functions that run networks, used where a GPU must be requested.
     """
 
     def __init__(
@@ -116,7 +118,12 @@ class Callbacks:
     # ---- the comparison ----
 
     def welcome(self, scene: str, key: str = "") -> PageUpdate:
-        """An example, compared once for all visitors. key: the example's, or else the first."""
+        """Return the comparison of an example, computed once for all visitors.
+
+        Args:
+            scene: Name of the scene.
+            key: Key of the example. If there is no such example, the scene's first one is used.
+        """
         example = self._example(scene, key)
         if example is None:
             return {}
@@ -126,8 +133,8 @@ class Callbacks:
         return {**_shown(shown), "picture": str(self.service.example_path(example))}
 
     def warm_up(self, scene: str) -> None:
-        """Compare the scene's first example until its times are those of warm runs, or until the
-        process is about to end."""
+        """Compare the scene's first example until its timings are those of warm runs, or the
+        process is shutting down."""
         if self.welcome(scene):
             example = self._example(scene, "")
             assert example is not None
@@ -155,7 +162,7 @@ class Callbacks:
         compared: str,
         tab: str,
     ) -> Updates:
-        """Compare, unless that is what the page shows; then fill the open tab."""
+        """Compare the networks unless the page already shows the result, then fill the open tab."""
         if path is None:
             yield CLEARED
             return
@@ -186,8 +193,8 @@ class Callbacks:
             return
         try:
             found = self.outside(session)
-        except Exception:  # the comparison stands without it
-            log.exception("the fit of a scene could not be estimated")
+        except Exception:  # the hint is optional; the comparison remains valid
+            log.exception("could not estimate how well the scene fits the image")
             return
         if found:
             text = strings.outside(found.kind, self.service.scene(session.scene).description)
@@ -196,8 +203,8 @@ class Callbacks:
             yield {"outside_note": html.outside_hint(text, scene, label)}
 
     def example_for_scene(self, scene: str, compared: str) -> str | None:
-        """The path of the scene's first example, where the image that is shown is an example of
-        other scenes alone; None where the image stays."""
+        """Return the path of the scene's first example if the current image is an example of other
+        scenes only, or None to keep the image."""
         shown = self.service.examples_by_digest.get(compared)
         examples = self.service.examples(scene)
         if shown is None or not examples or shown.file in {example.file for example in examples}:
@@ -207,7 +214,14 @@ class Callbacks:
     def replace_network(
         self, scene: str, number: int, name: str, replacements: Replacements
     ) -> Updates:
-        """A served network in the place of one of the scene's. number: of the place."""
+        """Replace one of the scene's networks with another served network.
+
+        Args:
+            scene: Name of the scene.
+            number: Index of the network to replace.
+            name: Name of the served network to use instead.
+            replacements: The current replacements.
+        """
         places = self.service.scenes[scene]
         by_name = {network.name: network for network in self.service.networks.values()}
         if 0 <= number < len(places) and name in by_name:
@@ -226,7 +240,7 @@ class Callbacks:
         compared: str,
         tab: str,
     ) -> Updates:
-        """Compare, whatever the page shows."""
+        """Compare the networks again, even if the page already shows the result."""
         yield from self.run(path, scene, replacements, None, compared, tab)
         if path is None:
             yield {"image_note": _problem(strings.NO_IMAGE)}
@@ -234,7 +248,7 @@ class Callbacks:
     # ---- tabs ----
 
     def fill(self, tab: str, session: Session | None, compared: str, filled: list[str]) -> Updates:
-        """What the open tab shows of the comparison: computed when it is looked at."""
+        """Fill the open tab. Its contents are computed when the tab is first viewed."""
         if tab not in NOTES or tab in filled:
             return
         if session is None or not session.has_results:
@@ -270,7 +284,7 @@ class Callbacks:
             yield {"shared": paths[-1], "files": paths, "downloads_note": ""}
 
     def download_panel(self, number: int, session: Session | None, compared: str) -> Updates:
-        """The class map of one panel, at the image's full size."""
+        """Provide the class map of one panel at full size for download."""
         if session is None:
             yield {"image_note": _problem(_stale(compared))}
             return
@@ -282,7 +296,7 @@ class Callbacks:
             yield {"image_note": _reason(error)}
 
     def share(self, session: Session | None, compared: str) -> Updates:
-        """The comparison as one image."""
+        """Provide the comparison as a single image for download."""
         if session is None:
             yield {"image_note": _problem(_stale(compared))}
             return
@@ -294,7 +308,7 @@ class Callbacks:
             yield {"image_note": _reason(error)}
 
     def judge(self, label: str | None, session: Session | None, compared: str) -> Updates:
-        """Against the label image that the visitor gave, or removed."""
+        """Evaluate the results against the label image that the visitor provided or removed."""
         if session is None or not session.has_results:
             yield {"truth_note": _problem(_stale(compared)) if label else ""}
             return
@@ -310,13 +324,13 @@ class Callbacks:
                     "truth_note": "",
                     "masks": judged.masks,
                 }
-        except ExpiredError as error:  # what is shown stays
+        except ExpiredError as error:  # keep the current views
             yield {"truth_note": _reason(error)}
         except Exception as error:
             yield {"errors": None, "iou": "", "truth_note": _problem(_words(error))}
 
     def draw_samples(self, session: Session | None, compared: str, samples: int) -> Updates:
-        """The uncertainty of the networks with dropout."""
+        """Estimate the uncertainty of the networks that have dropout."""
         if session is None:
             yield {"uncertainty_note": _problem(_stale(compared))}
             return
@@ -332,10 +346,10 @@ class Callbacks:
         except Exception as error:
             yield {"uncertainty_note": _reason(error)}
 
-    # ---- models of the visitor's ----
+    # ---- the visitor's own models ----
 
     def add_user_model(self, slot: str, hub_id: str, replacements: Replacements) -> Updates:
-        """A network of the visitor's in the place of one of the page's."""
+        """Load the visitor's model and use it in place of one of the page's networks."""
         yield {"user_model_note": html.notice(strings.LOADING)}
         try:
             network = self.service.user_models.get(hub_id)
@@ -347,7 +361,7 @@ class Callbacks:
             yield {"replacements": replaced, "user_model_note": note}
 
     def reset_models(self) -> Updates:
-        """The page's own networks again."""
+        """Restore the page's own networks."""
         yield {"replacements": {}, "user_model_note": ""}
 
 
@@ -365,13 +379,13 @@ def _shown(shown: Shown) -> PageUpdate:
 
 
 def _no_agreement(shown: Shown) -> str:
-    """Why a comparison that is complete has no agreement."""
+    """Explain why a complete comparison has no agreement; "" if it has one."""
     if shown.session is None or shown.agreement is not None:
         return ""
     return strings.NO_COMMON_CLASSES if len(shown.session.stored) > 1 else strings.ONE_NETWORK
 
 
-# Tabs that are filled when they are open, and where each says why it is not.
+# Tabs that are filled when opened, and the note that explains why a tab is empty.
 NOTES: dict[str, Callable[[str], PageUpdate]] = {
     "confidence": lambda text: {"heat_note": text},
     "skips": lambda text: {"skips_note": text},
@@ -385,7 +399,7 @@ def _note(tab: str, text: str) -> PageUpdate:
 
 
 def _stale(compared: str) -> str:
-    """Why there is no session: nothing was compared yet, or it has expired."""
+    """Explain why there is no session: nothing has been compared yet, or it has expired."""
     return _expiry() if compared else strings.STALE
 
 
@@ -398,17 +412,17 @@ def _expiry() -> str:
 
 
 def _words(error: Exception) -> str:
-    """What is said of an error: ours are meant for the visitor, others are logged."""
+    """Return the message to show for an error. Unexpected errors are logged and not quoted."""
     if isinstance(error, ExpiredError):
         return _expiry()
     if isinstance(error, PictureError | ViewError):
         return str(error)
-    log.exception("a view failed")
+    log.exception("could not compute a view")
     return strings.OUT_OF_MEMORY if isinstance(error, MemoryError) else strings.VIEW_FAILED
 
 
 def _reason(error: Exception) -> str:
-    """The notice about an error; what these networks simply do not have is no problem."""
+    """Return the notice for an error. A view that these networks lack is not a problem."""
     return html.notice(_words(error), problem=not isinstance(error, ViewError))
 
 

@@ -1,4 +1,4 @@
-"""Components of the page that Gradio does not have."""
+"""Custom components that Gradio does not provide."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ CSS = ASSETS / "page.css"
 
 
 def viewer(**options: Any) -> gr.HTML:
-    """Maps over an image, side by side, painted in the browser by assets/viewer.js. Its value is a
-    `viewer.View`, or None; `select` tells the number of a panel that is to be downloaded. (A
-    subclass would make Gradio write a .pyi file beside this one.)"""
+    """Create a viewer that shows maps over an image side by side, rendered by assets/viewer.js.
+
+    Its value is a `viewer.View` or None. `select` reports what a panel's controls request. (This
+    is not a subclass because Gradio would write a .pyi file next to this module.)
+    """
     return gr.HTML(
         html_template='<div class="viewer" hidden></div>',
         js_on_load=_script("viewer.js"),
@@ -26,9 +28,12 @@ def viewer(**options: Any) -> gr.HTML:
 
 
 def example_strip(**options: Any) -> gr.HTML:
-    """Thumbnails of example images, and of the last images of the visit, which the browser alone
-    keeps; by assets/examples.js. Its value is a list of `page.Thumbnail`; `select` tells the key of
-    the example that was chosen."""
+    """Create the strip of thumbnails, rendered by assets/examples.js.
+
+    It shows the example images and the visitor's latest images, which are kept only in the
+    browser. Its value is a list of `page.Thumbnail`. `select` reports the key of the chosen
+    example.
+    """
     return gr.HTML(
         html_template='<div class="strip"></div>',
         js_on_load=_script("examples.js"),
@@ -39,9 +44,12 @@ def example_strip(**options: Any) -> gr.HTML:
 
 
 def image_input(**options: Any) -> gr.Image:
-    """An image whose file is handed on as it came: `read_image` checks and decodes it, and says
-    what is wrong with it. (Gradio's own check would answer a bad file with a bare "Error".) As an
-    output it must get values: an update would make Gradio build it anew, without this."""
+    """Create an image input that passes on the uploaded file unchanged.
+
+    `read_image` validates and decodes the file and explains what is wrong with it; Gradio's own
+    check reports a bad file as a bare "Error". As an output, the component must be given values,
+    not updates: on an update, Gradio creates a new component without this override.
+    """
     image = gr.Image(type="filepath", **options)
 
     def path_of(payload: ImageData | None) -> str | None:
@@ -52,7 +60,7 @@ def image_input(**options: Any) -> gr.Image:
 
 
 def figures() -> dict[str, str]:
-    """The drawing of each architecture, as HTML, by the architecture's name."""
+    """Return the drawing of each architecture as HTML, by architecture name."""
     return {
         name: html.figure(ASSETS / f"{name}.svg", alt) for name, alt in strings.FIGURE_ALTS.items()
     }

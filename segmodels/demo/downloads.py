@@ -1,5 +1,5 @@
-"""The downloads of a comparison: files at the image's full size, one image to share, and the code
-that computes the same."""
+"""The downloads of a comparison: full-size files, an image to share, and code that reproduces the
+class maps."""
 
 import json
 import zipfile
@@ -30,7 +30,7 @@ from segmodels.utils.palette import is_background
 
 
 def class_map_file(folder: Path, stem: str, result: ModelResult) -> Path:
-    """The class map as an indexed PNG whose metadata names the classes and the model."""
+    """Write the class map as an indexed PNG whose metadata names the classes and the model."""
     path = folder / f"{stem}_{result.network.file_name}.png"
     metadata = {"model": public_source(result.network), "revision": revision(result.network)}
     result.segmentation.save(path, metadata=metadata)
@@ -40,9 +40,12 @@ def class_map_file(folder: Path, stem: str, result: ModelResult) -> Path:
 def files(
     folder: Path, stem: str, scene: str, answers: Sequence[ModelResult | ModelFailure]
 ) -> list[Path]:
-    """For each result its class map and its overlay, named as `segmodels predict` names them with
-    the model's name behind the image's; then what the ids mean, the metrics, the comparison as one
-    image, and all of them as one ZIP archive, which comes first."""
+    """Write all files of a comparison and return their paths.
+
+    The ZIP archive of all files comes first, then the class map and overlay of each result (named
+    as by `segmodels predict`, with the model's name appended to the image's), the classes and the
+    metrics as JSON, and the comparison as a single image.
+    """
     results = results_of(answers)
     paths = []
     for result in results:
@@ -58,14 +61,14 @@ def files(
 
 
 def comparison_file(folder: Path, stem: str, results: Sequence[ModelResult]) -> Path:
-    """The comparison as one PNG."""
+    """Write the comparison as a single PNG."""
     path = folder / f"{stem}_comparison.png"
     save_png(comparison_image(results), path)
     return path
 
 
 def classes_of(network: ServedModel) -> dict[str, Any]:
-    """What the ids of a network's class maps mean, and which network it is; JSON-able."""
+    """Return a JSON-serializable description of a network and its class ids."""
     model = network.model
     colored = zip(model.class_names, model.palette, strict=True)
     return {
@@ -79,8 +82,8 @@ def classes_of(network: ServedModel) -> dict[str, Any]:
 
 
 def revision(network: ServedModel) -> str:
-    """Which version of the model it is: the commit of its Hub repository where the cache tells it,
-    or else the SHA-256 of its weights file."""
+    """Return the version of the model: the SHA-256 of its weights file for a local folder, or else
+    the commit of its Hub repository if the cache records it."""
     folder = Path(network.source)
     if folder.is_dir():
         return f"sha256:{file_digest(folder / WEIGHTS_NAME)}"
@@ -88,7 +91,7 @@ def revision(network: ServedModel) -> str:
 
 
 def _archive(path: Path, paths: Sequence[Path]) -> Path:
-    """A ZIP archive of the files, which are compressed already."""
+    """Write a ZIP archive of the files without compression; they are already compressed."""
     with atomic_write(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
         for file in paths:
             archive.write(file, file.name)
@@ -99,7 +102,7 @@ def _archive(path: Path, paths: Sequence[Path]) -> Path:
 
 
 def snippet(networks: Sequence[ServedModel], image: str) -> str:
-    """Python that computes the same class maps, to the pixel, on a like machine."""
+    """Return Python code that reproduces the class maps exactly on a comparable machine."""
     kinds = sorted({type(network.model).__name__ for network in networks} | {"Segmenter"})
     lines = "\n".join(
         f'    "{network.file_name}": {type(network.model).__name__}.from_pretrained'
@@ -122,19 +125,24 @@ for name, model in models.items():
 
 
 def public_source(network: ServedModel) -> str:
-    """The Hub id, or the last two names of the folder's path, as seen from the repository."""
+    """Return the Hub id, or the last two components of the folder's path."""
     return "/".join(Path(network.source).parts[-2:])
 
 
-# ---- one image to share: the image, each network's overlay, and the legend ----
+# ---- the image to share: the input, each network's overlay, and the legend ----
 
 WIDTH = 1600
 STYLE = SheetStyle(margin=32, gap=20, title_size=40, label_size=26, small_size=22)
-PANORAMA = 2.4  # of width to height, from which on the panels lie below each other
+PANORAMA = 2.4  # aspect ratio (width / height) from which panels are stacked vertically
 
 
 def comparison_image(results: Sequence[ModelResult], opacity: float = 0.6) -> Image.Image:
-    """RGB, about WIDTH pixels wide. `results` are of one image, at least one."""
+    """Return the comparison as an RGB image about `WIDTH` pixels wide.
+
+    Args:
+        results: At least one result, all for the same image.
+        opacity: Opacity of the overlays.
+    """
     first = results[0].segmentation
     columns = columns_for(first, len(results) + 1)
     width = (WIDTH - 2 * STYLE.margin - (columns - 1) * STYLE.gap) // columns
@@ -151,7 +159,8 @@ def comparison_image(results: Sequence[ModelResult], opacity: float = 0.6) -> Im
 
 
 def columns_for(segmentation: LabeledImage, count: int) -> int:
-    """Upright images side by side, wide ones in two columns, panoramas in one."""
+    """Return the number of columns: up to 4 for upright images, 2 for wide ones, 1 for
+    panoramas."""
     height, width = segmentation.class_map.shape
     if width >= PANORAMA * height:
         return 1
@@ -159,13 +168,13 @@ def columns_for(segmentation: LabeledImage, count: int) -> int:
 
 
 def fitted(image: Image.Image, width: int) -> Image.Image:
-    """The image at `width` pixels, at most four times as high."""
+    """Resize the image to `width` pixels; the height is limited to four times the width."""
     height = min(4 * width, max(1, round(image.height * width / image.width)))
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def legend_entries(segmentations: Sequence[LabeledImage]) -> list[LegendEntry]:
-    """The classes that any of them has, the largest first; no background."""
+    """Return the classes found in any segmentation, largest first, without background."""
     areas: dict[LegendEntry, float] = {}
     for segmentation in segmentations:
         colors = dict(zip(segmentation.class_names, segmentation.palette, strict=True))

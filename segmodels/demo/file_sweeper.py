@@ -1,4 +1,4 @@
-"""Deletes what visits leave on disk (uploads, results, cached downloads) once it is old enough."""
+"""Deletion of old files that visits leave on disk: uploads, results and cached downloads."""
 
 import time
 from contextlib import suppress
@@ -6,14 +6,15 @@ from pathlib import Path
 
 
 class FileSweeper:
-    """Deletes every file of a folder that has not been written or handed out for a while, whoever
-    wrote it: Gradio's own `delete_cache` knows only some of the files that its components cache.
+    """Deletes files in a folder that have not been written or served recently.
 
-    Files that are there when the sweeper is made (the page's examples) stay.
+    It applies to all files, whoever wrote them: Gradio's own `delete_cache` tracks only some of the
+    files that its components cache. Files that exist when the sweeper is created (the page's
+    examples) are kept.
 
     Args:
-        folder: Swept with everything below it.
-        max_age: Seconds after which a file is deleted.
+        folder: Folder to sweep, recursively.
+        max_age: Age in seconds from which a file is deleted.
     """
 
     def __init__(self, folder: Path, max_age: float) -> None:
@@ -22,17 +23,17 @@ class FileSweeper:
         self.permanent = frozenset(path for path in folder.rglob("*") if path.is_file())
 
     def sweep(self) -> set[str]:
-        """Delete old files, and then folders that are empty.
+        """Delete old files, then empty folders.
 
         Returns:
-            The paths of the files that were deleted.
+            The paths of the deleted files.
         """
         oldest = time.time() - self.max_age
         deleted = set()
-        for path in sorted(self.folder.rglob("*"), reverse=True):  # what a folder holds before it
-            with suppress(OSError):  # deleted meanwhile, or a folder that is not empty
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # contents before their folder
+            with suppress(OSError):  # already deleted, or a folder that is not empty
                 status = path.lstat()
-                # A copy keeps the modification time of its original, so the change time counts too.
+                # A copy keeps its original's modification time, so check the change time as well.
                 if max(status.st_mtime, status.st_ctime) > oldest or path in self.permanent:
                     continue
                 if path.is_dir() and not path.is_symlink():
@@ -43,9 +44,9 @@ class FileSweeper:
         return deleted
 
     def stored_bytes(self) -> int:
-        """Size of all that lies in the folder."""
+        """Return the total size of the folder in bytes."""
         total = 0
         for path in self.folder.rglob("*"):
-            with suppress(OSError):  # deleted meanwhile
+            with suppress(OSError):  # already deleted
                 total += path.lstat().st_size
         return total

@@ -1,4 +1,4 @@
-"""How far the networks are from a label image, the visitor's or an example's."""
+"""Evaluation of the networks against a label image, the visitor's or an example's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,14 @@ from segmodels.inference.comparison import ModelResult, errors
 
 @dataclass(frozen=True)
 class Judgement:
-    """One result against the ground truth.
+    """One result evaluated against the ground truth.
 
-    errors: (H, W) uint8, as `comparison.errors`. iou: (num_classes,), NaN for classes that the
-    ground truth does not have; mean_iou is over those that it has, the same for every network.
+    Attributes:
+        result: The evaluated result.
+        errors: (H, W) uint8, as returned by `comparison.errors`.
+        iou: (num_classes,); NaN for classes absent from the ground truth.
+        mean_iou: Mean over the classes present in the ground truth, the same for every network.
+        pixel_accuracy: Fraction of labelled pixels that are correct.
     """
 
     result: ModelResult
@@ -33,8 +37,10 @@ class Judgement:
 
 
 def judge(target: NDArray[np.uint8], class_names: Sequence[str], result: ModelResult) -> Judgement:
-    """The result against a target of ids into `class_names`. A class of the network's that is not
-    among them is wrong wherever it is given."""
+    """Evaluate a result against a target of ids into `class_names`.
+
+    Classes of the network that are not in `class_names` count as wrong wherever they are predicted.
+    """
     names = list(class_names)
     table = [
         names.index(name) if name in names else len(names)

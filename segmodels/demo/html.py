@@ -1,4 +1,4 @@
-"""The page's plots, as HTML tables with bars: for screen readers and dark mode as they are."""
+"""Plots as HTML tables with bars, which work with screen readers and in dark mode as they are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -11,12 +11,15 @@ from segmodels.demo.model_facts import PAPERS, Measured, card_address, code_addr
 from segmodels.inference.comparison import ModelResult, ServedModel
 from segmodels.utils.palette import is_background
 
-Timing = tuple[float, int]  # seconds, and of how many warm runs they are the median; 0: one run
+Timing = tuple[float, int]  # median seconds and number of warm runs; 0 runs: a single cold run
 
 
 def areas_plot(networks: Sequence[ServedModel], results: Sequence[ModelResult]) -> str:
-    """The share of the image that each network gives to each class, a bar each, as an HTML table:
-    the largest class first, a background last; those that no network has found are named below."""
+    """Plot the share of the image that each network assigns to each class.
+
+    The largest class comes first and background last. Classes that no network found are listed
+    below the table.
+    """
     areas = {result.network.source: result.segmentation.areas() for result in results}
     colors = {
         name: color
@@ -45,9 +48,12 @@ def areas_plot(networks: Sequence[ServedModel], results: Sequence[ModelResult]) 
 
 
 def speed_plot(results: Sequence[ModelResult], timings: Mapping[str, Timing]) -> str:
-    """Seconds and parameters of each network, a bar each, as an HTML table.
+    """Plot the run time and number of parameters of each network.
 
-    timings: by source; where a network is missing, its result's own seconds are those of one run.
+    Args:
+        results: At least one result.
+        timings: Timings by source. For a missing network, the seconds of its result are shown as
+            those of one run.
     """
     seconds = {
         result.network.source: timings.get(result.network.source, (result.seconds, 0))
@@ -69,9 +75,11 @@ def speed_plot(results: Sequence[ModelResult], timings: Mapping[str, Timing]) ->
 
 
 def networks_table(networks: Sequence[ServedModel], timings: Mapping[str, Timing]) -> str:
-    """A row for each network: what it is, what was measured of it, and where to read more.
+    """Return a table that describes each network, with measurements and links.
 
-    timings: by source; of networks that are missing there is no time yet.
+    Args:
+        networks: At least one network.
+        timings: Timings by source. No time is shown for missing networks.
     """
     found = {network.source: measured(network.source) for network in networks}
     datasets = {entry.dataset for entry in found.values() if entry}
@@ -119,7 +127,7 @@ def _link(title: str, kind: str, address: str | None) -> str:
 
 
 def outside_hint(text: str, scene: str, label: str) -> str:
-    """A sentence with a button that changes to the scene; without a scene the sentence alone."""
+    """Return a notice with a button that switches to `scene`; no button if `scene` is empty."""
     button = (
         f'<button type="button" data-scene="{escape(scene)}">{escape(label)}</button>'
         if scene
@@ -133,7 +141,7 @@ def iou_plot(
     class_names: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> str:
-    """IoU per class of the ground truth and result, a bar each, as an HTML table."""
+    """Plot the IoU of each result for each class of the ground truth."""
     rows = [
         _row(name, color, (_iou_bar(float(each.iou[i]), color) for each in judgements))
         for i, (name, color) in enumerate(zip(class_names, palette, strict=True))
@@ -146,18 +154,18 @@ def iou_plot(
 
 
 def millions(network: ServedModel) -> str:
-    """The number of parameters, in words."""
+    """Format the number of parameters, e.g. "31.0 M"."""
     return f"{network.parameters / 1e6:.1f} M"
 
 
 def figure(svg: Path, alt: str) -> str:
-    """A drawing of the package's, in the page's own colors."""
+    """Embed one of the package's SVG drawings, so that it takes the page's colors."""
     drawing = svg.read_text(encoding="utf-8")
     return f'<div class="drawing" role="img" aria-label="{escape(alt)}">{drawing}</div>'
 
 
 def notice(text: str, *, problem: bool = False) -> str:
-    """A sentence, in a box of its own where it is a problem."""
+    """Return a notice, styled as an alert if it is a problem; "" for an empty text."""
     if not text:
         return ""
     role = "alert" if problem else "status"
@@ -183,7 +191,7 @@ def _row(name: str, color: Sequence[int], cells: Iterable[str]) -> str:
 def _bar(
     value: float | None, longest: float, color: Sequence[int] | None, text: str | None = None
 ) -> str:
-    """A cell with its number and a bar as long as value / longest."""
+    """Return a cell with a number and a bar of relative length `value / longest`."""
     if value is None:
         return "<td>-</td>"
     width = 100 * value / longest if longest else 0

@@ -1,8 +1,7 @@
-"""What the page's server accepts over HTTP: the routes, the hosts, the size and the time of a body.
+"""Limits on what the server accepts over HTTP: routes, hosts, body sizes and transfer times.
 
-`HttpLimits` is ASGI middleware between the world and Gradio. Gradio has more routes than the page
-uses (it fetches addresses, edits the app, shows its monitoring); those that are not in `ROUTES` do
-not exist here.
+`HttpLimits` is ASGI middleware in front of Gradio. Gradio has more routes than the page uses (to
+fetch URLs, edit the app and show monitoring data); requests to routes not in `ROUTES` get a 404.
 """
 
 import asyncio
@@ -32,10 +31,10 @@ from segmodels.demo.uploads import ALIAS, UploadFolder, map_paths, storage_probl
 
 log = logging.getLogger(__name__)
 
-MAX_JSON = 1_000_000  # bytes of a call; its picture is uploaded before
-MAX_STORED = 4_000_000_000  # bytes of uploads and results that lie there at once
-JSON_SECONDS = 20.0  # for the body of a call to arrive
-UPLOAD_SECONDS = 300.0  # for an upload
+MAX_JSON = 1_000_000  # bytes per call; the picture is uploaded beforehand
+MAX_STORED = 4_000_000_000  # total bytes of stored uploads and results
+JSON_SECONDS = 20.0  # time limit for receiving the body of a call
+UPLOAD_SECONDS = 300.0  # time limit for receiving an upload
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 HOSTS_VARIABLE = "SEGMODELS_ALLOWED_HOSTS"
 
@@ -53,18 +52,18 @@ ROUTES = {
     "call": rf"POST /gradio_api/(queue/join|(run|api|call|call/v2)/(?P<name>{_NAME}))/?",
     "small": r"POST /gradio_api/(cancel|reset/?)",
 }
-# Only where the page uses them: live pictures of a camera, and tools of an MCP server.
+# Enabled only if the page uses them: camera streaming and MCP tools.
 STREAM_ROUTES = {"call": rf"POST /gradio_api/stream/{_NAME}(/close)?"}
 MCP_ROUTES = {"mcp": r"(GET|POST|DELETE) /gradio_api/mcp(/(http/?|sse/?|messages/?|schema)?)?"}
 UPLOAD_FIRST = (
-    "give the picture itself: upload the file with POST /gradio_api/upload and pass "
-    '{"path": "<the path that it answers>", "meta": {"_type": "gradio.FileData"}}. Base64 data and '
-    "addresses are not accepted: this server fetches nothing"
+    "upload the file with POST /gradio_api/upload and pass "
+    '{"path": "<the returned path>", "meta": {"_type": "gradio.FileData"}}. Base64 data and URLs '
+    "are not accepted: this server does not fetch anything"
 )
 
 
 class RefusedError(Exception):
-    """A request that is answered with a status and a sentence, which is nobody's fault here."""
+    """A request that is rejected with a status and a message; not a server error."""
 
     def __init__(self, status: int, detail: Any) -> None:
         super().__init__(status)
@@ -73,18 +72,18 @@ class RefusedError(Exception):
 
 @dataclass
 class HttpPolicy:
-    """What the limits of a server are.
+    """The limits of a server, and the state needed to enforce them.
 
     Attributes:
-        page: The page that is served.
-        uploads: Its folder of uploads and results.
-        sweeper: Knows how much lies there.
-        max_upload: Bytes of one upload.
-        hosts: Names that requests may be addressed to; None for every one.
-        stopping: Whether nothing new is accepted.
-        streams: Answers that are being delivered, by event.
-        listening: How many clients listen for the answers of a session.
-        loop: The server's event loop, once it runs.
+        page: The served page.
+        uploads: Folder of uploads and results.
+        sweeper: Sweeper of that folder; measures its size.
+        max_upload: Maximum bytes per upload.
+        hosts: Allowed host names; None allows all.
+        stopping: Whether new calls and uploads are refused.
+        streams: Ids of the events whose answers are being delivered.
+        listening: Number of clients listening for answers, by session.
+        loop: The server's event loop, set by the first request.
     """
 
     page: gr.Blocks
@@ -98,7 +97,7 @@ class HttpPolicy:
     loop: asyncio.AbstractEventLoop | None = None
 
     def routes(self) -> list[tuple[str, re.Pattern[str]]]:
-        """The kinds of the routes that the page uses, each with its pattern."""
+        """Return the kind and pattern of each route that the page uses."""
         routes = list(ROUTES.items())
         if any(function.connection == "stream" for function in self.page.fns.values()):
             routes += STREAM_ROUTES.items()
@@ -108,11 +107,11 @@ class HttpPolicy:
 
 
 class HttpLimits:
-    """ASGI middleware that refuses what `HttpPolicy` does not allow, and answers failures in words.
+    """ASGI middleware that enforces an `HttpPolicy` and turns failures into error responses.
 
     Args:
-        app: Gradio's application.
-        policy: The limits.
+        app: The Gradio application.
+        policy: The limits to enforce.
     """
 
     def __init__(self, app: ASGIApp, policy: HttpPolicy) -> None:
@@ -126,11 +125,11 @@ class HttpLimits:
         elif scope["type"] == "http":
             self.policy.loop = asyncio.get_running_loop()
             await self._answer(scope, receive, send)
-        else:  # no route of Gradio's is a web socket
+        else:  # Gradio has no WebSocket routes
             await send({"type": "websocket.close"})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whatever happens, the client gets a status and a sentence."""
+        """Handle a request; on any failure, respond with a status and a message."""
         started = False
 
         async def tracked(message: Message) -> None:
@@ -148,7 +147,7 @@ class HttpLimits:
         except Exception as error:
             log_failure("a request", error)
             if not started:
-                failed = RefusedError(500, "The server failed on this request.")
+                failed = RefusedError(500, "The server failed to process this request.")
                 await failed.response(scope, receive, send)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,7 +183,7 @@ class HttpLimits:
             self._check_space()
             await self.app(scope, counted, send)
         except OSError as error:
-            log.warning("an upload could not be stored: %s", error.strerror)
+            log.warning("could not store an upload: %s", error.strerror)
             raise RefusedError(*storage_problem(error)) from error
 
     def _route(self, method: str, path: str) -> tuple[str, re.Match[str]]:
@@ -195,7 +194,7 @@ class HttpLimits:
         raise RefusedError(404, "Not found")
 
     def _check_host(self, headers: Headers) -> None:
-        """Against DNS rebinding and other sites' pages, where only this machine is to be served."""
+        """Reject DNS rebinding and requests from other sites if only this machine is served."""
         allowed = self.policy.hosts
         if allowed is None:
             return
@@ -204,32 +203,32 @@ class HttpLimits:
             if value is not None and _host_name(value, name) not in allowed:
                 raise RefusedError(
                     403,
-                    f"The {name} of this request is not this machine. Behind a proxy, start the "
-                    f"server with {HOSTS_VARIABLE} set to the names that it is reached by.",
+                    f"The {name} of this request is not allowed. Behind a proxy, start the server "
+                    f"with {HOSTS_VARIABLE} set to its public host names.",
                 )
 
     def _check_space(self) -> None:
         policy = self.policy
         policy.uploads.folder.mkdir(parents=True, exist_ok=True)
         if policy.sweeper.stored_bytes() > MAX_STORED:
-            raise RefusedError(503, "Too many images are stored; try again in some minutes.")
+            raise RefusedError(503, "Too many images are stored; try again in a few minutes.")
         if not policy.uploads.has_space(policy.max_upload):
             raise OSError(errno.ENOSPC, "no space left")
 
     def _file_scope(self, scope: Scope, path: str) -> Scope:
-        """The request of a file, with the file's path on disk."""
+        """Rewrite the request of a file to the file's path on disk."""
         route, _, name = path.partition("=")
         real = self.policy.uploads.real_path(name)
         if real is None or not Path(real).is_file():
             raise RefusedError(
-                404, "There is no such file; files are deleted some minutes after use."
+                404, "File not found; files are deleted a few minutes after their last use."
             )
         return {**scope, "path": f"{scope.get('root_path', '')}{route}={real}"}
 
     # ---- calls ----
 
     def _checked_body(self, kind: str, match: re.Match[str], body: bytes) -> bytes:
-        """The body of a POST, which must be JSON, with its paths mapped to those on disk."""
+        """Check the JSON body of a POST and map its paths to those on disk."""
         try:
             data = json.loads(body)
             if not isinstance(data, dict):
@@ -246,7 +245,7 @@ class HttpLimits:
         return body
 
     def _check_call(self, name: str | None, request: str, body: dict[str, Any]) -> None:
-        """Refuse what Gradio would answer with a traceback."""
+        """Reject calls that would make Gradio fail with a traceback."""
         if "/stream/" in request:
             return
         functions = self.policy.page.fns
@@ -260,8 +259,8 @@ class HttpLimits:
             index = body.get("fn_index")
             found = [functions[index]] if isinstance(index, int) and index in functions else []
         if not found:
-            raise RefusedError(404, "There is no such endpoint.")
-        if "/call/v2/" in request:  # its values are given by name
+            raise RefusedError(404, "Endpoint not found.")
+        if "/call/v2/" in request:  # takes values by name
             names = list(inspect.signature(found[0].fn or list).parameters)
             if set(body) != set(names):
                 raise RefusedError(422, f"Expected the fields {', '.join(names)}.")
@@ -270,7 +269,7 @@ class HttpLimits:
         inputs = found[0].inputs
         given = [block for block in inputs if not getattr(block, "skip_api", False)]
         if not isinstance(data, list):
-            raise RefusedError(422, 'Expected {"data": [one value for each input]}.')
+            raise RefusedError(422, 'Expected {"data": [one value per input]}.')
         if len(data) == len(given):
             inputs = given
         if len(data) != len(inputs):
@@ -281,7 +280,7 @@ class HttpLimits:
                 if not _is_file(value):
                     raise _invalid(label, UPLOAD_FIRST)
             elif isinstance(block, gr.Textbox) and not (value is None or isinstance(value, str)):
-                raise _invalid(label, "expected a text")
+                raise _invalid(label, "expected a string")
             elif isinstance(block, gr.Slider) and not isinstance(value, int | float):
                 raise _invalid(label, "expected a number")
 
@@ -289,14 +288,14 @@ class HttpLimits:
 
     @contextmanager
     def _delivery(self, event: str) -> Iterator[None]:
-        """An answer is delivered once, to one client: Gradio would let others wait forever."""
-        # An event stays in `event_ids_to_events` for a moment after its answer has been delivered.
+        """Deliver an answer once and to one client; Gradio would keep others waiting forever."""
+        # Not `event_ids_to_events`: it still has the event for a moment after the delivery.
         pending = self.policy.page._queue.pending_event_ids_session.items()
         session = next((session for session, events in pending if event in events), None)
         if session is None:
-            raise RefusedError(404, "There is no such answer: it has been fetched, or has expired.")
+            raise RefusedError(404, "No such answer: it has already been fetched or has expired.")
         if event in self.policy.streams:
-            raise RefusedError(409, "This answer is being fetched already.")
+            raise RefusedError(409, "This answer is already being fetched.")
         self.policy.streams.add(event)
         try:
             with self._listener(session):
@@ -305,8 +304,8 @@ class HttpLimits:
             self.policy.streams.discard(event)
 
     async def _session(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A page that listens; at once the message of Gradio's that ends it where there is nothing
-        to listen for."""
+        """Serve a page that listens for answers. If there is nothing to listen for, send Gradio's
+        closing message immediately."""
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         session = query.get("session_hash", [""])[0]
         queue = self.policy.page._queue
@@ -331,14 +330,14 @@ class HttpLimits:
                 del listening[session]
 
     def _hiding(self, send: Send) -> Send:
-        """Sends responses without the upload folder's path."""
+        """Wrap `send` to hide the upload folder's path in responses."""
         uploads = self.policy.uploads
         start: Message | None = None
 
         async def hiding(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start" and _has_length(message):
-                start = message  # to be sent when the body is known
+                start = message  # held back until the body is known
                 return
             if message["type"] == "http.response.body":
                 body = message.get("body", b"")
@@ -353,7 +352,7 @@ class HttpLimits:
 
 
 def _path(scope: Scope) -> str:
-    """The request's path below the server's root path, as Starlette's router reads it."""
+    """Return the request's path below the server's root path, as Starlette's router sees it."""
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     if root and (path == root or path.startswith(f"{root}/")):
         return str(path[len(root) :])
@@ -361,7 +360,8 @@ def _path(scope: Scope) -> str:
 
 
 def _host_name(value: str, header: str) -> str:
-    """Of a Host ("name:port") or an Origin ("http://name:port"), in lower case; "" for neither."""
+    """Return the lower-case host name of a Host ("name:port") or Origin ("http://name:port")
+    header; "" if it cannot be parsed."""
     try:
         return urlsplit(value if header == "origin" else f"//{value}").hostname or ""
     except ValueError:
@@ -369,7 +369,7 @@ def _host_name(value: str, header: str) -> str:
 
 
 def _is_file(value: Any) -> bool:
-    """Whether this may be a file, several files, or none."""
+    """Whether `value` may stand for a file, several files or no file."""
     if isinstance(value, list):
         return all(map(_is_file, value))
     if isinstance(value, dict):
@@ -378,16 +378,16 @@ def _is_file(value: Any) -> bool:
 
 
 def _invalid(parameter: str, message: str) -> RefusedError:
-    """In the form that Gradio's clients show."""
+    """Return a validation error in the format that Gradio's clients display."""
     detail = {"__type__": "validate", "is_valid": False, "message": message}
     return RefusedError(422, [{**detail, "parameter_name": parameter}])
 
 
 def _counted(headers: Headers, receive: Receive, limit: int, seconds: float) -> Receive:
-    """The body, cut off at the limit of bytes and of time, whatever length it is said to have."""
+    """Wrap `receive` to limit the body in size and time, whatever length the headers declare."""
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > limit:
-        raise RefusedError(413, f"{length} bytes are too many; at most {limit} are accepted.")
+        raise RefusedError(413, f"The body has {length} bytes; the limit is {limit} bytes.")
     received, end = 0, time.monotonic() + seconds
 
     async def counted() -> Message:
@@ -395,10 +395,10 @@ def _counted(headers: Headers, receive: Receive, limit: int, seconds: float) -> 
         try:
             message = await asyncio.wait_for(receive(), end - time.monotonic())
         except TimeoutError as error:
-            raise RefusedError(408, f"The body took more than {seconds:.0f} seconds.") from error
+            raise RefusedError(408, f"The body took longer than {seconds:.0f} seconds.") from error
         received += len(message.get("body", b""))
         if received > limit:
-            raise RefusedError(413, f"The body has too many bytes; at most {limit} are accepted.")
+            raise RefusedError(413, f"The body is too large; the limit is {limit} bytes.")
         return message
 
     return counted
@@ -416,7 +416,7 @@ async def _read(receive: Receive) -> bytes:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, to be received once more."""
+    """Wrap `receive` to replay a body that has already been read."""
     given = False
 
     async def replayed() -> Message:
@@ -434,7 +434,7 @@ def _has_length(start: Message) -> bool:
 
 
 def _longer(start: Message, by: int) -> Message:
-    """The start of a response whose body has grown."""
+    """Return the start of a response with its content length increased by `by` bytes."""
     headers = [
         (name, str(int(value) + by).encode() if name.lower() == b"content-length" else value)
         for name, value in start.get("headers", [])
@@ -443,5 +443,5 @@ def _longer(start: Message, by: int) -> Message:
 
 
 def _event(message: dict[str, Any]) -> Response:
-    """A stream of one message."""
+    """Return an event stream that consists of one message."""
     return Response(f"data: {json.dumps(message)}\n\n", media_type="text/event-stream")

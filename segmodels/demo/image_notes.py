@@ -1,4 +1,4 @@
-"""What of an image file is not used: its transparency, further frames and pages, and depth."""
+"""Notes on what is ignored in an image file: transparency, further frames or pages, bit depth."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ from segmodels.data._untrusted_images import MAX_PIXELS, opened
 from segmodels.data.image_io import PictureError, note_of, page_count
 from segmodels.demo import strings
 
-ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # whose frames are those of an animation
-CHECKED_PIXELS = 10_000_000  # up to which it is checked whether any pixel is transparent
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # formats whose frames form an animation
+CHECKED_PIXELS = 10_000_000  # larger images are not searched for transparent pixels
 
 
 def image_notes(path: Path, decoded: Image.Image) -> str:
-    """Sentences on what was dropped or changed when a file was read; "" for nothing.
+    """Describe what was dropped or changed when a file was read; "" if nothing was.
 
     Args:
-        path: the file.
-        decoded: what `read_image` made of it.
+        path: The image file.
+        decoded: The image returned by `read_image`.
     """
     notes = [note_of(decoded) or ""]
     try:
@@ -29,7 +29,7 @@ def image_notes(path: Path, decoded: Image.Image) -> str:
         if page_count(path) > 1:
             notes.append(strings.FIRST_PAGE)
     except (PictureError, OSError, ValueError, SyntaxError):
-        pass  # `read_image` has read it, the notes are not worth an error
+        pass  # the image itself was read; the notes are optional
     return " ".join(filter(None, notes))
 
 

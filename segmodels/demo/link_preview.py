@@ -1,5 +1,5 @@
-"""What other sites show of a link to the page: its own title, description and image. Gradio's
-template names its own, and the first of two such tags wins."""
+"""Link previews of the page: its title, description and image. They replace the tags in Gradio's
+template, because the first of two equal tags wins."""
 
 import re
 from html import escape
@@ -10,19 +10,19 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ROUTE = "/preview.jpg"
-SIZE = (1200, 630)  # of the image, pixels
+SIZE = (1200, 630)  # width and height of the image in pixels
 _TAGS = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>\s*')
 _HEAD = b'<meta charset="utf-8" />'
 
 
 class LinkPreview:
-    """ASGI middleware that replaces the preview tags of the page and serves its image.
+    """ASGI middleware that replaces the page's preview tags and serves the preview image.
 
     Args:
-        app: Gradio's application.
-        title: Of the page.
-        description: A sentence about it.
-        image: A JPEG of `SIZE`.
+        app: The Gradio application.
+        title: Title of the page.
+        description: One-sentence description of the page.
+        image: JPEG file of size `SIZE`.
     """
 
     def __init__(self, app: ASGIApp, title: str, description: str, image: Path) -> None:
@@ -44,7 +44,7 @@ class LinkPreview:
             await self.app(scope, receive, send)
 
     def tags(self, address: str) -> bytes:
-        """The tags for a page at this address."""
+        """Return the tags for a page at this address."""
         width, height = SIZE
         properties = {
             "og:type": "website",
@@ -67,7 +67,7 @@ class LinkPreview:
         return "\n".join(tags).encode()
 
     def _rewriting(self, scope: Scope, send: Send) -> Send:
-        """Sends the page with other tags: its start is held back until its body is known."""
+        """Wrap `send` to replace the page's tags. The response starts once its body is complete."""
         start: Message | None = None
         body = bytearray()
 
@@ -91,8 +91,8 @@ class LinkPreview:
 
 
 def address_of(scope: Scope) -> str:
-    """The page's address as the visitor's browser has it, behind a proxy too; no slash at the
-    end."""
+    """Return the page's address as seen by the visitor's browser, also behind a proxy, without a
+    trailing slash."""
     headers = Headers(scope=scope)
     scheme = headers.get("x-forwarded-proto") or scope.get("scheme", "http")
     host = headers.get("x-forwarded-host") or headers.get("host") or "127.0.0.1:7860"

@@ -1,5 +1,4 @@
-"""What the page's table says of each network: its paper, its idea, what was measured, and where to
-read more."""
+"""Facts for the table of networks: the paper, its key idea, the measured accuracy and links."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class Paper:
-    """Of an architecture: the year of its paper, its idea in a few words, and its address."""
+    """The paper of an architecture: its year, its key idea in a few words, and its address."""
 
     year: int
     idea: str
@@ -31,17 +30,17 @@ class Paper:
 PAPERS = {
     "fcn": Paper(
         2015,
-        "a classifier made convolutional; coarse scores summed with those of finer layers",
+        "a fully convolutional classifier; coarse scores are summed with those of finer layers",
         "https://arxiv.org/abs/1411.4038",
     ),
     "unet": Paper(
         2015,
-        "every level of the encoder is handed over to the decoder, whole",
+        "each encoder level's feature maps are concatenated with the decoder's",
         "https://arxiv.org/abs/1505.04597",
     ),
     "segnet": Paper(
         2017,
-        "only the positions of the pooled maxima are handed over",
+        "the decoder receives only the pooling indices",
         "https://arxiv.org/abs/1511.00561",
     ),
 }
@@ -49,7 +48,12 @@ PAPERS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric from a model card. dataset: with its split, "CamVid test"."""
+    """A metric from a model card.
+
+    Attributes:
+        mean_iou: The mean IoU.
+        dataset: Name and split of the dataset, e.g. "CamVid test".
+    """
 
     mean_iou: float
     dataset: str
@@ -57,10 +61,10 @@ class Measured:
 
 @lru_cache(maxsize=64)
 def measured(source: str) -> Measured | None:
-    """The mean IoU that a model's card states; None where there is no card or no such entry.
+    """Return the mean IoU stated in a model card, or None if there is no card or no such entry.
 
     Args:
-        source: A folder, a Hub id or a short name.
+        source: Folder, Hub id or short name of the model.
     """
     try:
         card = ModelCard(fetch(source, CARD_NAME).read_text(encoding="utf-8"))
@@ -80,8 +84,8 @@ def _measured(result: EvalResult) -> Measured | None:
 
 
 def card_address(network: ServedModel) -> str | None:
-    """Where the model card can be read: on the Hub, or with the code for the networks that come
-    with it."""
+    """Return the address of the model card: on the Hub, or in the code repository for the networks
+    included there. None for other folders."""
     source = resolve_source(network.source)
     folder = Path(source)
     if not folder.is_dir():
@@ -93,13 +97,13 @@ def card_address(network: ServedModel) -> str | None:
 
 
 def code_address(architecture: str) -> str:
-    """Where the network's code can be read."""
+    """Return the address of the architecture's source code."""
     return f"{repository()}/blob/main/segmodels/models/{architecture}.py"
 
 
 @lru_cache(maxsize=1)
 def repository() -> str:
-    """The address of the code's repository, from the package's metadata."""
+    """Return the address of the code repository, from the package metadata."""
     urls = dict(
         entry.split(", ", 1) for entry in metadata("segmodels").get_all("Project-URL") or []
     )

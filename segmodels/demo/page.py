@@ -31,17 +31,17 @@ from segmodels.demo.video_tab import CameraTab, VideoTab
 from segmodels.demo.waiting import LANE, place_in_queue
 from segmodels.inference.comparison import ServedModel, load_networks, served_sources
 
-CLONE = Path(__file__).resolve().parents[2]  # the repository, unless the package is installed
+CLONE = Path(__file__).resolve().parents[2]  # the repository root when run from a clone
 EXAMPLES = CLONE / "examples"
 WEIGHTS = CLONE / "weights_card"
 QUEUE_SIZE = 20
-QUEUE_LOOK = 1.0  # seconds between two looks at a visitor's place in the queue
-MOST_LOOKS = 20  # in a row that find no call waiting; one may take a while to arrive
+QUEUE_LOOK = 1.0  # seconds between polls of a visitor's place in the queue
+MOST_LOOKS = 20  # consecutive polls without a waiting call; a call may take a while to arrive
 SAMPLES = 8
 FIRST_TAB = "areas"
 THUMBNAIL = (144, 96)  # pixels
 
-# A ZeroGPU Space lends its GPU to the functions that this decorator wraps.
+# On a ZeroGPU Space, only functions wrapped in this decorator can use the GPU.
 on_gpu: Callable[[Any], Any] = (
     import_module("spaces").GPU if find_spec("spaces") else lambda function: function
 )
@@ -58,7 +58,7 @@ class Thumbnail(TypedDict):
 
 
 class Page:
-    """The page's components from top to bottom, and what happens when they are used."""
+    """The page's components from top to bottom, and their event handlers."""
 
     def __init__(self, service: ComparisonService) -> None:
         self.service = service
@@ -68,7 +68,7 @@ class Page:
         self.compared = gr.Textbox(visible=False)
         self.replacements = gr.State({})
         self.shown_scene = gr.Textbox(visible=False)
-        self.looks = gr.Number(0, visible=False)  # at the queue, in a row, that found no call
+        self.looks = gr.Number(0, visible=False)  # consecutive polls that found no waiting call
         self.open_tab = gr.State(FIRST_TAB)
         self.filled = gr.State([])
         self.lay_out_input()
@@ -162,7 +162,7 @@ class Page:
         self.outside_note = gr.HTML(elem_classes="slot", elem_id="outside-note")
 
     def thumbnails(self, scene: str) -> list[Thumbnail]:
-        """The scene's examples, for the strip."""
+        """Return the scene's examples for the strip."""
         return [
             {
                 "key": example.key,
@@ -268,7 +268,7 @@ class Page:
     # ---- events ----
 
     def wire(self, page: gr.Blocks) -> None:
-        """What happens when something is used."""
+        """Attach the event handlers."""
         self.blocks = page
         inputs = [
             *(self.picture, self.scene, self.replacements, self.session),
@@ -298,7 +298,7 @@ class Page:
         )
         self.scene.change(None, self.scene, None, js=SCENE_ADDRESS % json.dumps(self.scenes[0]))
         changes = [self.picture.change, self.shown_scene.change, self.replacements.change]
-        # Before the comparison: Gradio calls what follows on one change one after the other.
+        # Registered before the comparison: Gradio runs the handlers of an event in order.
         gr.on([*changes, self.button.click], None, None, [self.clock, self.looks], js=START_CLOCK)
         self.clock.tick(
             self.show_place,
@@ -386,7 +386,7 @@ class Page:
                 )
 
     def updates(self, callback: Callable[..., Updates]) -> Callable[..., Iterator[Any]]:
-        """The callback as Gradio calls it: values by component."""
+        """Wrap a callback so that it yields values by component, as Gradio expects."""
 
         def call(*values: Any) -> Iterator[Any]:
             changed = False
@@ -399,11 +399,11 @@ class Page:
         return call
 
     def by_component(self, update: PageUpdate) -> dict[Any, Any]:
-        """Values of components, as Gradio takes them."""
+        """Replace component names by components."""
         return {self.outputs[name]: value for name, value in update.items()}
 
     def load(self, request: gr.Request) -> dict[Any, Any]:
-        """The page as its address asks for it: a scene, an example of it, and a tab."""
+        """Open the page with the scene, example and tab given in its address."""
         wanted = dict(request.query_params)
         scene = wanted.get("scene", "")
         scene = scene if scene in self.scenes else self.scenes[0]
@@ -421,13 +421,18 @@ class Page:
         return values
 
     def show_scene(self, scene: str, compared: str) -> tuple[Any, ...]:
-        """The scene's examples and words, and an example of it in the place of one of another."""
+        """Show the scene's examples and description, and replace an example of another scene."""
         example = self.callbacks.example_for_scene(scene, compared)
         description = self.service.scene(scene).description
         return self.thumbnails(scene), description, scene, example or gr.skip()
 
     def show_place(self, looks: float, request: gr.Request) -> tuple[str, gr.Timer, float]:
-        """The visitor's place in the queue, as long as there is one. looks: see MOST_LOOKS."""
+        """Show the visitor's place in the queue while there is one.
+
+        Args:
+            looks: Consecutive polls without a waiting call; the timer stops at `MOST_LOOKS`.
+            request: The visitor's request.
+        """
         expected = self.service.expected_seconds()
         place = place_in_queue(self.blocks, request.session_hash or "", expected)
         text = strings.queue(place.ahead, place.seconds) if place else ""
@@ -435,7 +440,7 @@ class Page:
         return html.notice(text), gr.Timer(active=looks < MOST_LOOKS), looks
 
     def choose_example(self, scene: str, event: gr.EventData) -> Any:
-        """The image of the example with the event's key."""
+        """Return the image of the example whose key the event carries."""
         for example in self.service.examples(scene):
             if example.key == event.key:
                 return str(self.service.example_path(example))
@@ -449,7 +454,7 @@ class Page:
         replacements: dict[str, str],
         event: gr.EventData,
     ) -> Iterator[dict[Any, Any]]:
-        """What a panel's controls ask for: its class map, another network, or to share all."""
+        """Handle a panel's controls: download its class map, replace its network, or share."""
         kind, number = event.kind, int(event.panel)
         if kind == "network":
             updates = self.callbacks.replace_network(
@@ -463,14 +468,14 @@ class Page:
             yield {self.panel_file: None, **self.by_component(update)}
 
 
-# Runs in the browser: the scene in the page's address, unless it is the first.
+# Runs in the browser: puts the scene into the page's address unless it is the first one.
 SCENE_ADDRESS = """(scene) => {
     window.segmodels?.address({ scene: scene === %s ? "" : scene });
 }"""
 
 START_CLOCK = "() => [{ __type__: 'update', active: true }, 0]"
 
-# Runs in the browser: saves the file that a hidden component got, under its own name.
+# Runs in the browser: saves the file of a hidden component under its original name.
 SAVE_FILE = """(file) => {
     if (!file) return;
     const link = document.createElement("a");
@@ -481,7 +486,7 @@ SAVE_FILE = """(file) => {
 
 
 def thumbnail_url(path: Path) -> str:
-    """A small JPEG of an image file, as a data URL."""
+    """Return a thumbnail of an image file as a JPEG data URL."""
     with Image.open(path) as image:
         small = ImageOps.fit(image.convert("RGB"), THUMBNAIL)
     buffer = io.BytesIO()
@@ -490,7 +495,7 @@ def thumbnail_url(path: Path) -> str:
 
 
 def build_page(networks: list[ServedModel]) -> gr.Blocks:
-    """The page for these networks, and the named endpoints of its API."""
+    """Build the page for these networks, including its API endpoints."""
     examples = example_folder(EXAMPLES)
     service = ComparisonService(networks, examples)
     introduction = examples.introduction or strings.INTRODUCTION
@@ -503,19 +508,22 @@ def build_page(networks: list[ServedModel]) -> gr.Blocks:
         )
         add_api(service, on_gpu(service.run))
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
-    if not find_spec("spaces"):  # where a GPU is lent for a visitor's call alone
-        # No daemon: a thread that still computes when the interpreter ends aborts the process.
+    if not find_spec("spaces"):  # ZeroGPU provides a GPU only for visitors' calls
+        # Not a daemon: a thread still computing at interpreter exit would abort the process.
         threading.Thread(target=content.callbacks.warm_up, args=[content.scenes[0]]).start()
     return page
 
 
 def create_page() -> gr.Blocks:
-    """Load the networks that are to be served, and build their page. SystemExit says which cannot
-    be loaded, or what is wrong with the folder of examples."""
+    """Load the networks to serve and build their page.
+
+    Raises:
+        SystemExit: If a network cannot be loaded, or the folder of examples is invalid.
+    """
     server.prepare(MAX_PIXELS)
     try:
         networks = load_networks(served_sources(WEIGHTS))
-    except ValueError as error:  # a CheckpointError, or a network for other images
+    except ValueError as error:  # CheckpointError, or unsupported input channels
         raise SystemExit(f"segmodels: {error}") from error
     try:
         return build_page(networks)

@@ -1,4 +1,4 @@
-"""Logs without visitors' text: what Gradio and uvicorn print of a request that goes wrong."""
+"""Logging of failed requests without visitors' text, in place of what Gradio and uvicorn print."""
 
 import logging
 import sys
@@ -13,13 +13,13 @@ from gradio.exceptions import InvalidPathError
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# Of uvicorn, one for each request that is turned away.
+# uvicorn logs one of these for each rejected request.
 REPEATED = ("Exceeded concurrency limit.", "Invalid HTTP request received.")
 
 
 def install() -> None:
-    """Replace Gradio's printing of tracebacks, which it has no option for, and silence warnings
-    that visitors' files cause."""
+    """Replace Gradio's printing of tracebacks, which has no option to disable it, and silence
+    warnings caused by visitors' files."""
     for module in (queueing, route_utils, routes):
         vars(module)["traceback"] = _Reports
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg not in REPEATED)
@@ -28,7 +28,7 @@ def install() -> None:
 
 
 class _Reports:
-    """In place of the module `traceback`, within Gradio."""
+    """Replacement for the `traceback` module within Gradio."""
 
     @staticmethod
     def print_exc() -> None:
@@ -38,8 +38,11 @@ class _Reports:
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether the visitor's input is the cause: ours raise `gr.Error`; for Gradio's own, they are
-    ValueErrors (pydantic's too) of its checks before a function is called."""
+    """Whether the error is caused by the visitor's input.
+
+    Our functions raise `gr.Error` for invalid input. Gradio's own checks raise ValueError (also
+    pydantic's) before a function is called.
+    """
     if isinstance(error, gr.Error | InvalidPathError):
         return True
     frames = traceback.extract_tb(error.__traceback__)
@@ -49,7 +52,7 @@ def is_expected(error: BaseException) -> bool:
 
 
 def log_failure(what: str, error: BaseException) -> None:
-    """Log an unexpected exception: its kind and where it was raised, but not its text, in which a
-    visitor's may be quoted."""
+    """Log the type and traceback of an unexpected exception, but not its message, which may quote
+    the visitor's text."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("%s failed: %s\n%s", what, type(error).__name__, frames)

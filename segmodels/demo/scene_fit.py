@@ -1,5 +1,5 @@
-"""Whether an image is of the kind that a scene's networks were trained for, and which scene's
-networks know it better."""
+"""Estimates whether an image resembles what a scene's networks were trained for, and which other
+scene may fit it better."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ from segmodels.inference.comparison import (
 )
 from segmodels.utils.palette import is_background
 
-SIZE = 240  # longer side at which confidence is estimated, pixels
-# On 23 images: those of streets had more than either, those of animals, people and cells less than
-# both, with CamVid's networks at SIZE.
+SIZE = 240  # longer side in pixels at which confidence is estimated
+# Determined on 23 images with the CamVid networks at SIZE: street images exceed LOW_AGREEMENT or
+# LOW_CONFIDENCE; images of animals, people and cells are below both.
 LOW_AGREEMENT = 0.46
-DOUBTFUL_AGREEMENT = 0.55  # at the working size, where networks agree on more: worth a closer look
+DOUBTFUL_AGREEMENT = 0.55  # at the working size, where agreement is higher: run the full estimate
 LOW_CONFIDENCE = 0.83
-LEAST_FOREGROUND = 0.01  # of the image; less is nothing found
+LEAST_FOREGROUND = 0.01  # share of the image; below it, nothing was found
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well networks know an image.
+    """How well an image fits what networks were trained for.
 
     Attributes:
-        confidence: mean probability of the winning class, over the networks.
-        agreement: share of the foreground on which all agree; 1 for one network.
-        foreground: share of the image where any network sees something other than a background.
+        confidence: Mean probability of the predicted class, over all networks.
+        agreement: Share of the foreground on which all networks agree; 1 for a single network.
+        foreground: Share of the image where any network predicts a class other than background.
     """
 
     confidence: float
@@ -44,23 +44,23 @@ class Fit:
 
     @property
     def is_poor(self) -> bool:
-        """Whether they agree on little and are unsure, or see nothing."""
+        """Whether agreement and confidence are both low, or nothing was found."""
         unsure = self.agreement < LOW_AGREEMENT and self.confidence < LOW_CONFIDENCE
         return unsure or self.foreground < LEAST_FOREGROUND
 
     @property
     def score(self) -> float:
-        """The higher, the better; 0 where nothing is seen."""
+        """Score of the fit, higher is better; 0 if nothing was found."""
         return self.confidence * self.agreement if self.foreground >= LEAST_FOREGROUND else 0.0
 
 
 @dataclass(frozen=True)
 class Outside:
-    """An image that is probably of no kind that its scene's networks know.
+    """An image that is probably outside what its scene's networks were trained for.
 
     Attributes:
-        kind: "unsure", or "nothing" where they see a background alone.
-        better: the scene whose networks know it better; None for none.
+        kind: "nothing" if they see only background, "unsure" otherwise.
+        better: The scene that fits better; None if there is none.
     """
 
     kind: Literal["unsure", "nothing"]
@@ -68,7 +68,7 @@ class Outside:
 
 
 def may_be_outside(results: Sequence[ModelResult]) -> bool:
-    """Whether a closer look is worth its time: from the class maps alone."""
+    """Whether `assess` is worth running, judged from the class maps alone."""
     if len(results) < 2:
         return bool(results)
     if not share_classes(results):
@@ -84,12 +84,15 @@ def may_be_outside(results: Sequence[ModelResult]) -> bool:
 def assess(
     image: Image.Image, scene: str, scenes: Mapping[str, Sequence[ServedModel]]
 ) -> Outside | None:
-    """Look closer at an image: None where the scene's networks know it.
+    """Estimate whether an image is outside the scene that it was compared in.
 
     Args:
-        image: RGB.
-        scene: the one that it was compared in.
-        scenes: the networks of each.
+        image: RGB image.
+        scene: The scene that the image was compared in.
+        scenes: Networks by scene.
+
+    Returns:
+        None if the image fits its scene.
     """
     fit = estimate(image, scenes[scene])
     if not fit.is_poor:
@@ -102,7 +105,7 @@ def assess(
 
 
 def estimate(image: Image.Image, networks: Iterable[ServedModel]) -> Fit:
-    """How well the networks know an image, from a small copy of it."""
+    """Estimate the fit of an image from a small copy of it."""
     confidences, maps, class_names = [], [], []
     for network in networks:
         probabilities = network.segmenter.probabilities(image, working_size=SIZE)
@@ -114,8 +117,8 @@ def estimate(image: Image.Image, networks: Iterable[ServedModel]) -> Fit:
 
 
 def _agreement(names: Sequence[str], maps: Sequence[NDArray[np.uint8]]) -> tuple[float, float]:
-    """The share of the foreground on which maps of ids into `names` agree, and the foreground's of
-    the image."""
+    """Return the share of the foreground on which maps of ids into `names` agree, and the
+    foreground's share of the image."""
     background = [number for number, name in enumerate(names) if is_background(name)]
     foreground = ~np.logical_and.reduce([np.isin(ids, background) for ids in maps])
     agree = disagreement(maps) == AGREE

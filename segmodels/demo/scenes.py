@@ -1,7 +1,7 @@
-"""The scenes of the page: which networks belong to each, its words, and its example images.
+"""The scenes of the page, with their labels, descriptions and example images.
 
-An operator's own examples come from a folder (SEGMODELS_EXAMPLES): its images, label images of the
-same stem in `labels/`, and words in `examples.json`, each of them optional:
+Operators can provide their own examples in a folder (SEGMODELS_EXAMPLES) with images, label images
+of the same stem in `labels/`, and texts in `examples.json`. All entries are optional:
 
     {"introduction": "...", "scenes": {"own": {"label": "...", "description": "..."}},
      "examples": [{"file": "a.png", "title": "...", "caption": "...", "scene": "own",
@@ -22,19 +22,19 @@ WORDS_NAME = "examples.json"
 
 
 class ExamplesError(ValueError):
-    """What is wrong with a folder of examples."""
+    """A folder of examples is missing or invalid."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """A place in an example that is worth a look.
+    """A point of interest in an example.
 
     Attributes:
-        text: what to look for there.
-        x: from the left, as a fraction of the width.
-        y: from the top, as a fraction of the height.
-        zoom: how many times the place is enlarged.
-        tab: that shows it best; "" for the masks.
+        text: What to look for there.
+        x: Distance from the left, as a fraction of the width.
+        y: Distance from the top, as a fraction of the height.
+        zoom: Zoom factor.
+        tab: The tab that shows it best; "" for the masks.
     """
 
     text: str
@@ -49,10 +49,10 @@ class Example:
     """An example image.
 
     Attributes:
-        file: its name in the folder of examples.
-        title: what it is called in the address and by screen readers.
-        caption: what to look for in the masks.
-        notes: where to look for it.
+        file: File name in the folder of examples.
+        title: Title, in tooltips and for screen readers.
+        caption: What to look for in the masks.
+        notes: Points of interest.
     """
 
     file: str
@@ -62,7 +62,7 @@ class Example:
 
     @property
     def key(self) -> str:
-        """The example in the page's address: its file name without the suffix."""
+        """Key of the example in the page's address: its file name without the suffix."""
         return Path(self.file).stem
 
 
@@ -71,9 +71,9 @@ class Scene:
     """A kind of image that some of the served networks were trained for.
 
     Attributes:
-        label: its name on the page.
-        description: what its networks were trained on.
-        examples: images to try, the first of which greets a visitor.
+        label: Name on the page.
+        description: What its networks were trained on.
+        examples: Example images; the first is shown when the page opens.
     """
 
     label: str
@@ -85,12 +85,12 @@ ROAD_EXAMPLES = (
     Example(
         "avenue.jpg",
         "Avenue",
-        "A view much like the training images.",
+        "Very similar to the training images.",
         (
             Note("Lamp posts: whole or in pieces?", 0.275, 0.47),
             Note("Sign or pole?", 0.163, 0.37),
-            Note("Far pavement", 0.93, 0.58),
-            Note("32s loses posts, 8s brings them back", 0.275, 0.47, 3, "skips"),
+            Note("Distant pavement", 0.93, 0.58),
+            Note("32s loses the posts, 8s recovers them", 0.275, 0.47, 3, "skips"),
         ),
     ),
     Example(
@@ -99,14 +99,14 @@ ROAD_EXAMPLES = (
         "Thin poles, and a car in the shade.",
         (
             Note("The pole of the stop sign", 0.395, 0.72),
-            Note("Poles far away", 0.17, 0.45),
-            Note("32s loses the pole, 8s brings it back", 0.395, 0.72, 3, "skips"),
+            Note("Distant poles", 0.17, 0.45),
+            Note("32s loses the pole, 8s recovers it", 0.395, 0.72, 3, "skips"),
         ),
     ),
     Example(
         "street.jpg",
         "Street in Delhi",
-        "A rickshaw is no class of CamVid: each network has to name it something else.",
+        "CamVid has no rickshaw class, so each network has to choose another.",
         (
             Note("The rickshaw", 0.47, 0.68, 3),
             Note("Motorcycles: car or bicyclist?", 0.75, 0.5, 3),
@@ -117,16 +117,16 @@ ROAD_EXAMPLES = (
         "Cyclists",
         "Where does one person end and the next begin?",
         (
-            Note("Rider and bicycle, one class", 0.57, 0.5, 2.5),
+            Note("Rider and bicycle: one class", 0.57, 0.5, 2.5),
             Note("Pedestrians in a crowd", 0.15, 0.5, 3),
         ),
     ),
     Example(
         "highway.jpg",
         "Highway",
-        "Bare mountains, which no training image shows, become buildings or trees.",
+        "No training image shows bare mountains; they are classified as buildings or trees.",
         (
-            Note("A mountain has no class", 0.75, 0.3, 2.5),
+            Note("There is no mountain class", 0.75, 0.3, 2.5),
             Note("People at the edge", 0.84, 0.66, 5),
         ),
     ),
@@ -135,87 +135,86 @@ ROAD_EXAMPLES = (
         "Bridge",
         "A pale, empty bridge: what is road, what is pavement?",
         (
-            Note("The people far away", 0.45, 0.51),
-            Note("A lamp post before the sky", 0.11, 0.22),
+            Note("Distant people", 0.45, 0.51),
+            Note("A lamp post against the sky", 0.11, 0.22),
         ),
     ),
 )
 PEOPLE_AND_ANIMALS_EXAMPLES = (
-    Example("dogs.jpg", "Two dogs", "Two dogs, and the legs of people without their heads."),
-    Example("cat.jpg", "Cat", "A face that fills the image: nothing of the body helps."),
-    Example("astronaut.jpg", "Astronaut", "A person in a suit that hides the usual outline."),
+    Example("dogs.jpg", "Two dogs", "Two dogs, and people of whom only the legs are visible."),
+    Example("cat.jpg", "Cat", "The face fills the image; the body gives no context."),
+    Example("astronaut.jpg", "Astronaut", "The suit hides the usual outline of a person."),
     Example(
         "cyclists.jpg",
         "Cyclists",
-        "Many persons, one before the other.",
-        (Note("A rider, and no class for the bicycle", 0.57, 0.5, 2.5),),
+        "Many people who partly hide each other.",
+        (Note("A rider, but no bicycle class", 0.57, 0.5, 2.5),),
     ),
-    Example("street.jpg", "Street in Delhi", "Persons on foot, on a rickshaw and on motorcycles."),
+    Example("street.jpg", "Street in Delhi", "People on foot, on a rickshaw and on motorcycles."),
     Example(
         "bridge.jpg",
         "Bridge",
-        "Persons of a few pixels: which network still sees them?",
-        (Note("The people far away", 0.45, 0.51),),
+        "People only a few pixels tall: which network still finds them?",
+        (Note("Distant people", 0.45, 0.51),),
     ),
 )
 BIOMEDICAL_EXAMPLES = (
     Example("nuclei.jpg", "Stained nuclei", "Touching nuclei: which network keeps them apart?"),
-    Example("nuclei-dark.png", "Fluorescence", "Bright and dim nuclei, of very unlike sizes."),
-    Example("nuclei-many.png", "Round nuclei", "Clear outlines: here all three should agree."),
+    Example("nuclei-dark.png", "Fluorescence", "Bright and dim nuclei of very different sizes."),
+    Example("nuclei-many.png", "Round nuclei", "Clear outlines: all three should agree here."),
     Example("nuclei-smear.jpg", "Smear", "Torn and blurred nuclei, some out of focus."),
-    Example("nuclei-tissue.jpg", "Tissue", "Few nuclei beside a red band that is none."),
-    Example("cells.jpg", "Whole cells", "Each cell with its nucleus, in heaps and alone."),
+    Example("nuclei-tissue.jpg", "Tissue", "A few nuclei, and a red band that is not one."),
+    Example("cells.jpg", "Whole cells", "Cells with their nuclei, clustered and isolated."),
 )
 
-# In the order of the page.
+# In the order shown on the page.
 SCENES = {
     "road": Scene(
         "Road",
-        "Streets as seen from a car: the 11 classes of CamVid. Anything else has to become one of "
-        "these.",
+        "Streets seen from a car: the 11 CamVid classes. Anything else is assigned to one of them.",
         ROAD_EXAMPLES,
     ),
     "animals": Scene(
         "People and animals",
-        "Cat, dog, horse, cow, sheep and person, and a background for all the rest.",
+        "Cat, dog, horse, cow, sheep and person; everything else is background.",
         PEOPLE_AND_ANIMALS_EXAMPLES,
     ),
     "biomedical": Scene(
         "Biomedical",
-        "Microscope and retina images: nuclei, blood cells, cell membranes and vessels.",
+        "Microscopy and retinal images: nuclei, blood cells, cell membranes and vessels.",
         BIOMEDICAL_EXAMPLES,
     ),
     "everyday": Scene(
         "Everyday",
-        "Animals, buildings, vehicles, faces and things: the 21 classes of MSRC. One or two large "
-        "objects work best.",
+        "Animals, buildings, vehicles, faces and objects: the 21 MSRC classes. Images of one or "
+        "two large objects work best.",
         PEOPLE_AND_ANIMALS_EXAMPLES,
     ),
-    "own": Scene("Own networks", "The networks that this server was started with."),
+    "own": Scene("Own networks", "The networks this server was started with."),
 }
 
 
 def scene_of(name: str) -> Scene:
-    """The scene, or for one that is not in the table one without words of its own."""
+    """Return the scene of this name, or the generic "own" scene for other names."""
     return SCENES.get(name, SCENES["own"])
 
 
 def in_order(names: list[str]) -> list[str]:
-    """Scenes in the order of the page, the others behind as they come."""
+    """Sort scene names in page order; other scenes follow in their given order."""
     order = list(SCENES)
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 class ExampleFolder:
-    """The example images of a folder, and the words of the page about them and the scenes.
+    """The example images of a folder, and the page's texts about them and the scenes.
 
     Args:
-        folder: the folder; None for no examples.
-        is_own: its images are an operator's, offered in every scene that `examples.json` does not
-            forbid, in place of those that come with the package.
+        folder: Folder of images; None for no examples.
+        is_own: The folder is an operator's. Its images replace the package's examples and are
+            offered in all scenes, unless `examples.json` assigns them to one.
 
     Raises:
-        ExamplesError: if `examples.json` is not as described above.
+        ExamplesError: If `examples.json` is invalid.
     """
 
     def __init__(self, folder: Path | None, *, is_own: bool = False) -> None:
@@ -225,11 +224,16 @@ class ExampleFolder:
 
     @property
     def introduction(self) -> str | None:
-        """The operator's words at the head of the page."""
+        """The operator's introduction at the top of the page; None if there is none."""
         return self._words.get("introduction")
 
     def scene(self, name: str, class_names: list[str]) -> Scene:
-        """The scene in the operator's words, if there are any. class_names: of its networks."""
+        """Return the scene with the operator's texts, if any.
+
+        Args:
+            name: Name of the scene.
+            class_names: Class names of the scene's networks.
+        """
         scene = scene_of(name)
         if name not in SCENES:
             scene = replace(scene, label=f"Own: {', '.join(class_names[:3])}")
@@ -244,7 +248,7 @@ class ExampleFolder:
         )
 
     def examples(self, scene: str) -> list[Example]:
-        """The examples of a scene whose files are there; for own networks, those of all scenes."""
+        """Return a scene's examples whose files exist; for own networks, those of all scenes."""
         if self.folder is None:
             return []
         if self._own is not None:
@@ -253,13 +257,13 @@ class ExampleFolder:
         return [example for example in examples if (self.folder / example.file).is_file()]
 
     def path(self, example: Example) -> Path:
-        """Where the example's image is."""
+        """Return the path of the example's image."""
         assert self.folder is not None
         return self.folder / example.file
 
     @property
     def all(self) -> list[Example]:
-        """Every example of every scene."""
+        """The examples of all scenes."""
         if self._own is not None:
             return [example for example, _ in self._own]
         return [example for example in _one_of_each_file() if self._is_there(example)]
@@ -269,10 +273,10 @@ class ExampleFolder:
 
 
 def example_folder(default: Path) -> ExampleFolder:
-    """The operator's folder of examples, or else the one that comes with the package.
+    """Return the operator's folder of examples, or else the one in the repository.
 
     Raises:
-        ExamplesError: if SEGMODELS_EXAMPLES names no folder, or one with wrong words.
+        ExamplesError: If SEGMODELS_EXAMPLES is not a folder, or its `examples.json` is invalid.
     """
     named = os.environ.get(EXAMPLES_VARIABLE, "").strip()
     if not named:
@@ -298,14 +302,14 @@ def _words(folder: Path) -> dict[str, Any]:
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ExamplesError(f"{path} is not JSON: {error}") from error
+        raise ExamplesError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(words, dict):
-        raise ExamplesError(f"{path} holds {type(words).__name__}; expected an object")
+        raise ExamplesError(f"{path} contains a {type(words).__name__}; expected an object")
     return words
 
 
 def _own_examples(folder: Path, words: Mapping[str, Any]) -> list[tuple[Example, str | None]]:
-    """Those that `examples.json` lists, in its order, and then all other images of the folder."""
+    """Return the examples listed in `examples.json`, in order, then all other images."""
     listed: dict[str, tuple[Example, str | None]] = {}
     for entry in words.get("examples", []):
         try:
@@ -318,8 +322,8 @@ def _own_examples(folder: Path, words: Mapping[str, Any]) -> list[tuple[Example,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ExamplesError(
-                f'{folder / WORDS_NAME}: {entry!r} is no example; expected an object with "file" '
-                'and, if wanted, "title", "caption", "scene" and "notes"'
+                f"{folder / WORDS_NAME}: {entry!r} is not a valid example; expected an object with "
+                '"file" and optionally "title", "caption", "scene" and "notes"'
             ) from error
         if not (folder / file).is_file():
             raise ExamplesError(f"{folder / WORDS_NAME} lists {file}, which is not in {folder}")

@@ -1,5 +1,7 @@
-"""Serving the page to the public: start, upkeep while it runs, graceful shutdown. What is accepted
-over HTTP is in http_limits.py."""
+"""Serving the page in public: startup, maintenance and graceful shutdown.
+
+The limits on HTTP requests are in http_limits.py.
+"""
 
 import atexit
 import logging
@@ -27,24 +29,24 @@ from segmodels.utils.malloc import share_memory, trim_memory
 
 log = logging.getLogger(__name__)
 
-FOLDER_VARIABLE = "GRADIO_TEMP_DIR"  # Gradio's, for where uploads and results lie
+FOLDER_VARIABLE = "GRADIO_TEMP_DIR"  # Gradio's folder of uploads and results
 PREFIX = "segmodels-"
-KEPT_SECONDS = 600.0  # for which uploads and results are kept after they were last used
-UPKEEP_SECONDS = 10.0  # between two looks at what is old
-FETCH_SECONDS = 120.0  # for which an answer waits to be fetched
-HEADER_SECONDS = 20.0  # for a connection to send a request
-REST_SECONDS = 5.0  # without work, after which memory is given back
-MAX_SESSIONS = 200  # that Gradio remembers, 0.1 MB each and what their State holds
+KEPT_SECONDS = 600.0  # how long uploads and results are kept after their last use
+UPKEEP_SECONDS = 10.0  # interval between maintenance runs
+FETCH_SECONDS = 120.0  # how long an answer waits to be fetched
+HEADER_SECONDS = 20.0  # time limit for a connection to send a request
+REST_SECONDS = 5.0  # idle time after which memory is returned to the system
+MAX_SESSIONS = 200  # sessions that Gradio keeps, 0.1 MB each plus their State
 MAX_CONNECTIONS = 800
-DRAIN_SECONDS = 20.0  # to finish what was accepted; containers are killed after 30
-LINGER_SECONDS = 2.0  # for the last answers to be fetched
+DRAIN_SECONDS = 20.0  # time to finish accepted calls; containers are killed after 30
+LINGER_SECONDS = 2.0  # time for the last answers to be fetched
 
 
 class ServerError(SystemExit):
-    """Why the page cannot be served; ends the process with this sentence.
+    """The page cannot be served. Exits the process with a message.
 
     Args:
-        problem: The sentence.
+        problem: Description of the problem.
     """
 
     def __init__(self, problem: str) -> None:
@@ -52,20 +54,21 @@ class ServerError(SystemExit):
 
 
 def prepare(max_pixels: int) -> None:
-    """Before the page is built: make folders of this process alone for its temporary files, deleted
-    when it ends, and set what Pillow and malloc do process-wide. Folders of processes that were
-    killed are deleted too.
+    """Prepare the process. Must be called before the page is built.
+
+    Creates temporary folders for this process that are deleted when it exits, deletes those left by
+    processes that were killed, and sets the process-wide options of Pillow and malloc.
 
     Args:
-        max_pixels: For images inside of others (icons), which Pillow itself must refuse.
+        max_pixels: Pixel limit for embedded images (icons), which Pillow itself has to enforce.
 
     Raises:
-        ServerError: If the folders cannot be made.
+        ServerError: If the folders cannot be created.
     """
     share_memory()
     quiet_logs.install()
     receive_uploads_cleanly()
-    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses twice as many
+    Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow raises an error above twice this value
     parent = Path(os.environ.get(FOLDER_VARIABLE) or tempfile.gettempdir())
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -78,22 +81,22 @@ def prepare(max_pixels: int) -> None:
         for name in ("files", "work"):
             (folder / name).mkdir()
     except OSError as error:
-        raise ServerError(f"{parent} cannot hold temporary files: {error.strerror}") from error
+        raise ServerError(f"cannot create folders in {parent}: {error.strerror}") from error
     os.environ[FOLDER_VARIABLE] = str(folder / "files")
     tempfile.tempdir = str(folder / "work")
 
 
 def _is_running(process: int) -> bool:
-    """Whether another process has this id."""
+    """Whether another process with this id is running."""
     if process == os.getpid():
         return False
-    if os.name == "nt":  # where asking would end it
+    if os.name == "nt":  # os.kill would terminate the process
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # owned by another user
         return True
     return True
 
@@ -108,17 +111,20 @@ def serve(
     server_port: int | None = None,
     **options: Any,
 ) -> None:
-    """Serve the page until SIGTERM or Ctrl+C; then accept nothing new, finish what was accepted,
-    and return. A second signal ends the process at once.
+    """Serve the page until SIGTERM or Ctrl+C, then shut down gracefully.
+
+    During shutdown, no new calls are accepted and running ones are finished. A second signal
+    ends the process immediately.
 
     Args:
-        page: Built after `prepare`.
-        max_upload: Bytes of one upload.
-        middleware: ASGI middleware around the limits of http_limits.py.
-        kept_seconds: For which uploads and results are kept after they were last used.
-        server_name: Address to listen at; by default GRADIO_SERVER_NAME or 127.0.0.1.
-        server_port: By default GRADIO_SERVER_PORT, or the first free port from 7860 on.
-        options: Of `gr.Blocks.launch`.
+        page: The page, built after `prepare`.
+        max_upload: Maximum bytes per upload.
+        middleware: ASGI middleware that wraps the limits of http_limits.py.
+        kept_seconds: How long uploads and results are kept after their last use.
+        server_name: Address to listen on; defaults to GRADIO_SERVER_NAME or 127.0.0.1.
+        server_port: Port to listen on; defaults to GRADIO_SERVER_PORT or the first free port from
+            7860.
+        **options: Further arguments of `gr.Blocks.launch`.
 
     Raises:
         ServerError: If the port cannot be used.
@@ -139,32 +145,35 @@ def serve(
         max_file_size=max_upload,
         state_session_capacity=MAX_SESSIONS,
         app_kwargs={"middleware": [*middleware, Middleware(HttpLimits, policy)]},
-        _frontend=False,  # Gradio would give up where a busy machine takes 3 s for the first page
+        _frontend=False,  # otherwise Gradio gives up if the first page takes longer than 3 s
         **options,
     )
     page.server.config.limit_concurrency = MAX_CONNECTIONS
     upkeep = Upkeep(page, policy)
-    while not stop.wait(0.5):  # a wait without end would not see signals on Windows
+    while not stop.wait(0.5):  # an unlimited wait would block signals on Windows
         upkeep.tick()
     for number, handler in defaults.items():
         signal.signal(number, handler)
     policy.stopping = True
     if is_at_work(page):
-        print("Stopping when what was accepted is done ...", flush=True)
+        print("Finishing accepted calls before stopping ...", flush=True)
         deadline = time.monotonic() + DRAIN_SECONDS
         while is_at_work(page) and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(LINGER_SECONDS)
-    page.server.config.timeout_graceful_shutdown = 1  # pages that are open would keep it waiting
+    page.server.config.timeout_graceful_shutdown = 1  # open pages would delay the shutdown
     page.close(verbose=False)
 
 
 def chosen_port(name: str, port: int | None) -> int | None:
-    """The port to listen at: the one given or of GRADIO_SERVER_PORT, checked; None for whichever
-    is free.
+    """Return the port to listen on after checking it, or None for any free port.
+
+    Args:
+        name: Address to listen on.
+        port: The port; defaults to GRADIO_SERVER_PORT.
 
     Raises:
-        ServerError: For one that is no port or cannot be used.
+        ServerError: If the port is invalid or cannot be used.
     """
     given = (os.environ.get(PORT_VARIABLE) or invalid_port) if port is None else str(port)
     if not given:
@@ -174,20 +183,25 @@ def chosen_port(name: str, port: int | None) -> int | None:
     try:
         family = socket.AF_INET6 if ":" in name else socket.AF_INET
         with socket.socket(family) as probe:
-            if os.name != "nt":  # where it would allow two servers on one port
+            if os.name != "nt":  # on Windows, this would allow two servers on one port
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((name.strip("[]"), int(given)))
     except OSError as error:
         raise ServerError(
-            f"port {given} at {name} cannot be used ({error.strerror}): choose another with --port "
+            f"port {given} on {name} cannot be used ({error.strerror}): choose another with --port "
             "or GRADIO_SERVER_PORT"
         ) from error
     return int(given)
 
 
 def allowed_hosts(name: str) -> tuple[str, ...] | None:
-    """Names that requests may be addressed to, for a server that listens at `name`; None for every
-    one. Who serves this machine alone is protected against DNS rebinding."""
+    """Return the host names that requests may be addressed to; None allows all.
+
+    A server that only listens locally is thus protected against DNS rebinding.
+
+    Args:
+        name: Address that the server listens on.
+    """
     configured = os.environ.get(HOSTS_VARIABLE, "")
     if configured.strip() == "*":
         return None
@@ -199,24 +213,27 @@ def allowed_hosts(name: str) -> tuple[str, ...] | None:
 
 
 def is_at_work(page: gr.Blocks) -> bool:
-    """Whether calls are running or waiting."""
+    """Whether any calls are running or waiting."""
     return len(page._queue) > 0 or page._queue.get_active_worker_count() > 0
 
 
 class Upkeep:
-    """What a server that runs for weeks does now and then: it deletes old files, forgets answers
-    that nobody fetched, closes connections that send nothing, and gives memory back."""
+    """Periodic maintenance of a long-running server.
+
+    It deletes old files, discards answers that nobody fetched, closes idle connections and returns
+    memory to the system.
+    """
 
     def __init__(self, page: gr.Blocks, policy: HttpPolicy) -> None:
         self.page = page
         self.policy = policy
         self._next = 0.0
-        self._worked: float | None = None  # when work was last seen, since memory was given back
-        self._unfetched: dict[str, float] = {}  # sessions, and since when nobody listens
-        self._silent: dict[Any, float] = {}  # connections, and since when they send no request
+        self._worked: float | None = None  # time of the last work since memory was trimmed
+        self._unfetched: dict[str, float] = {}  # session -> time since when nobody listens
+        self._silent: dict[Any, float] = {}  # connection -> time since when it has been idle
 
     def tick(self) -> None:
-        """Do what is due. Called twice a second."""
+        """Run the tasks that are due. Called twice per second."""
         now = time.monotonic()
         if is_at_work(self.page):
             self._worked = now
@@ -227,19 +244,19 @@ class Upkeep:
             return
         self._next = now + UPKEEP_SECONDS
         self._attempt(self.delete_files)
-        if self.policy.loop is not None:  # where Gradio and uvicorn change what these two read
+        if self.policy.loop is not None:  # these read state that is changed in the event loop
             self.policy.loop.call_soon_threadsafe(self._attempt, self.forget_answers)
             self.policy.loop.call_soon_threadsafe(self._attempt, self.close_connections)
 
     def _attempt(self, task: Callable[[], None]) -> None:
         try:
             task()
-        except Exception as error:  # whatever it is, the server goes on
+        except Exception as error:  # a failed task must not stop the server
             quiet_logs.log_failure("upkeep", error)
 
     def delete_files(self) -> None:
         deleted = self.policy.sweeper.sweep()
-        for paths in self.page.temp_file_sets:  # where Gradio would remember them forever
+        for paths in self.page.temp_file_sets:  # Gradio never removes entries itself
             paths.difference_update(deleted)
 
     def forget_answers(self) -> None:
@@ -255,11 +272,11 @@ class Upkeep:
                 queue.pending_event_ids_session.pop(session, None)
 
     def close_connections(self) -> None:
-        """uvicorn has no time limit for a connection to send a request's head."""
+        """Close idle connections; uvicorn has no time limit for receiving request headers."""
         now = time.monotonic()
         silent = {}
         for connection in self.page.server.server_state.connections:
-            cycle = getattr(connection, "cycle", None)  # its last request
+            cycle = getattr(connection, "cycle", None)  # the last request
             if cycle is None or cycle.response_complete:
                 silent[connection, cycle] = self._silent.get((connection, cycle), now)
         self._silent = silent

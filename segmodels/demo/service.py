@@ -1,5 +1,7 @@
-"""What the page asks for, computed: the comparison, and on request what explains it. Knows the
-networks that are served, those that visitors bring, and nothing of a page."""
+"""The computations behind the page: the comparison, and further views of it on request.
+
+The service knows the served networks and the visitors' own, but nothing about the page's layout.
+"""
 
 import logging
 import statistics
@@ -40,14 +42,21 @@ Answers = Sequence[ModelResult | ModelFailure]
 
 
 class ViewError(ValueError):
-    """A view that these networks do not have: why."""
+    """A view is not available for these networks; the message says why."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A comparison as far as it has got.
+    """The current state of a comparison.
 
-    note: on what of the image is not used. session: once it is complete.
+    Attributes:
+        masks: The viewer's value.
+        note: What was ignored in the image; "" if nothing was.
+        areas: Plots of class areas and speed, as HTML.
+        table: Table of the networks, as HTML.
+        agreement: View of the agreement, once the comparison is complete; None if the networks
+            have no classes in common.
+        session: The session, once the comparison is complete.
     """
 
     masks: View
@@ -60,7 +69,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Judged:
-    """A comparison against a ground truth. masks: the comparison with it among the panels."""
+    """A comparison evaluated against a ground truth.
+
+    Attributes:
+        errors: View of the errors.
+        iou: Plot of the IoU per class, as HTML.
+        masks: The comparison, with the ground truth among the panels.
+    """
 
     errors: View
     iou: str
@@ -68,9 +83,13 @@ class Judged:
 
 
 class RunTimes:
-    """Seconds of the last runs of each network, by the size of the image.
+    """Run times of each network's latest runs, by image size.
 
-    The first run of a network at a size is left out: it pays for what later ones find ready.
+    The first run of a network at each size is excluded as a warm-up.
+
+    Args:
+        runs: Number of runs to keep per network and size.
+        capacity: Number of network and size pairs to keep.
     """
 
     def __init__(self, *, runs: int = 9, capacity: int = 200) -> None:
@@ -80,7 +99,7 @@ class RunTimes:
         self._lock = threading.Lock()
 
     def record(self, result: ModelResult) -> None:
-        """A run that has just ended."""
+        """Record a run."""
         key = _run_key(result)
         with self._lock:
             seconds = self._seconds.get(key)
@@ -93,14 +112,14 @@ class RunTimes:
                 self._seconds.popitem(last=False)
 
     def medians(self, results: Sequence[ModelResult]) -> dict[str, tuple[float, int]]:
-        """By source: the median of the warm runs at the result's size, and how many there were;
-        networks with none are left out."""
+        """Return by source the median seconds of the warm runs at the result's size and the number
+        of these runs. Networks without warm runs are omitted."""
         with self._lock:
             warm = {r.network.source: self._seconds.get(_run_key(r), []) for r in results}
         return {source: (statistics.median(s), len(s)) for source, s in warm.items() if s}
 
     def overall(self, sources: Sequence[str]) -> dict[str, tuple[float, int]]:
-        """By source: the median of the warm runs at whatever sizes, and how many there were."""
+        """Return by source the median seconds of the warm runs at all sizes and their number."""
         with self._lock:
             runs = list(self._seconds.items())
         warm = {s: [t for (own, _), ts in runs if own == s for t in ts] for s in sources}
@@ -113,12 +132,12 @@ def _run_key(result: ModelResult) -> tuple[str, tuple[int, int]]:
 
 
 class ComparisonService:
-    """The comparison, and the views of it.
+    """Computes the comparison and the views of it.
 
     Args:
-        networks: those served, each scene's at least one.
-        examples: example images; `labels/` in their folder holds label images of the same stem for
-            some of them, and their class names in classes.txt.
+        networks: The served networks, at least one.
+        examples: Example images. Their folder may have a subfolder `labels/` with label images of
+            the same stem, and the labels' class names in classes.txt.
     """
 
     def __init__(
@@ -136,35 +155,44 @@ class ComparisonService:
         }
 
     def network(self, source: str) -> ServedModel:
-        """A served network, or a visitor's (from the Hub again if need be)."""
+        """Return a served network or a visitor's, downloading the latter again if necessary."""
         return self.networks.get(source) or self.user_models.get(source)
 
     def sources_of(self, scene: str, replacements: Mapping[str, str]) -> list[str]:
-        """Sources of the scene's networks, in the place of some those that the visitor brought.
-        replacements: Hub id by the name of the network that it replaces."""
+        """Return the sources of the scene's networks after applying replacements.
+
+        Args:
+            scene: Name of the scene.
+            replacements: Source of the replacement by the name of the replaced network.
+        """
         return [replacements.get(network.name, network.source) for network in self.scenes[scene]]
 
     def scene(self, name: str) -> Scene:
-        """What the page says of a scene."""
+        """Return the scene with its label and description."""
         return self.example_folder.scene(name, self.scenes[name][0].model.class_names)
 
     def examples(self, scene: str) -> list[Example]:
-        """The scene's example images."""
+        """Return the scene's example images."""
         return self.example_folder.examples(scene)
 
     def example_path(self, example: Example) -> Path:
-        """Where the example's image is."""
+        """Return the path of the example's image."""
         return self.example_folder.path(example)
 
     def expected_seconds(self) -> float:
-        """Of a comparison, as a guess: of the first scene's networks, 1 s each until they ran."""
+        """Estimate the seconds of a comparison in the first scene, assuming 1 s for each network
+        that has not been timed yet."""
         sources = self.sources_of(next(iter(self.scenes)), {})
         known = self.run_times.overall(sources)
         return sum(known[source][0] if source in known else 1.0 for source in sources)
 
     def outside(self, session: Session) -> Outside | None:
-        """Whether the image is probably of no kind that the scene's networks know. Not asked of
-        networks of visitors, nor of a choice of networks of several scenes."""
+        """Estimate whether the image is outside what the scene's networks were trained for.
+
+        Returns:
+            None if it is not, if any of the scene's networks has been replaced, or if there is only
+            one scene.
+        """
         own = self.sources_of(session.scene, {})
         if list(session.sources) != own or len(self.scenes) < 2:
             return None
@@ -176,8 +204,20 @@ class ComparisonService:
     def compare(
         self, path: str, digest: str, sources: Sequence[str], scene: str
     ) -> Iterator[Shown]:
-        """At once the image, then each network's answer as it comes. digest: `file_digest(path)`.
-        Raises PictureError."""
+        """Compare networks on an image.
+
+        Args:
+            path: The image file.
+            digest: `file_digest(path)`.
+            sources: Sources of the networks.
+            scene: Name of the scene.
+
+        Yields:
+            The comparison with the image alone, then once after each network's answer.
+
+        Raises:
+            PictureError: If the image cannot be used.
+        """
         networks = [self.network(source) for source in sources]
         image = DecodedImage(read_image(path, max_pixels=MAX_PIXELS), digest)
         url = viewer.image_url(image.image)
@@ -222,7 +262,7 @@ class ComparisonService:
         )
 
     def _others(self, shown: Sequence[ServedModel]) -> list[OtherNetwork]:
-        """The networks that are served besides."""
+        """Return the served networks that are not shown."""
         sources = {network.source for network in shown}
         return [
             {
@@ -240,8 +280,14 @@ class ComparisonService:
         scene: str,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> Session:
-        """The same without a page to show it on. is_wanted: asked after each network; once it says
-        no, the others are left out."""
+        """Compare networks on an image without rendering views.
+
+        Args:
+            path: The image file.
+            sources: Sources of the networks.
+            scene: Name of the scene.
+            is_wanted: Called after each network; if it returns False, the others are skipped.
+        """
         networks = [self.network(source) for source in sources]
         image = DecodedImage.read(path, max_pixels=MAX_PIXELS)
         answers = []
@@ -252,7 +298,8 @@ class ComparisonService:
         return new_session(image.digest, path, scene, answers)
 
     def confidence(self, session: Session) -> Iterator[View]:
-        """Each network's probabilities, as they come: of the winning class, and of each class."""
+        """Yield views of each network's probabilities, of the predicted class and of each class, as
+        they become available."""
         networks = [self.network(source) for source in session.sources]
         names = dict.fromkeys(name for network in networks for name in network.model.class_names)
         choices = [strings.CONFIDENCE, *names]
@@ -275,7 +322,11 @@ class ComparisonService:
         )
 
     def skips(self, session: Session) -> Iterator[View]:
-        """What the first FCN says at each of its prediction strides. ViewError without one."""
+        """Yield views of the first FCN's masks at each of its prediction strides.
+
+        Raises:
+            ViewError: If there is no FCN with skip connections.
+        """
         networks = [self.network(source) for source in session.sources]
         found = [network for network in networks if len(network.model.prediction_strides) > 1]
         if not found:
@@ -299,8 +350,18 @@ class ComparisonService:
         )
 
     def uncertainty(self, session: Session, samples: int) -> Iterator[tuple[View, int]]:
-        """Where samples of the networks with dropout vary, and how many networks are done.
-        ViewError if none has dropout."""
+        """Estimate the uncertainty of the networks that have dropout.
+
+        Args:
+            session: The comparison.
+            samples: Number of samples per network.
+
+        Yields:
+            The view and the number of networks that are done.
+
+        Raises:
+            ViewError: If no network has dropout.
+        """
         networks = [self.network(source) for source in session.sources]
         networks = [network for network in networks if network.model.has_dropout]
         if not networks:
@@ -325,8 +386,18 @@ class ComparisonService:
             yield view, done
 
     def truth(self, session: Session, label: str | None) -> Judged | None:
-        """The comparison against the visitor's label image or, without one, the example's; None
-        without either. Raises PictureError."""
+        """Evaluate the comparison against a label image.
+
+        Args:
+            session: The comparison.
+            label: The visitor's label image; None for that of the example.
+
+        Returns:
+            None if there is no label image, or the first network does not have its classes.
+
+        Raises:
+            PictureError: If the label image cannot be used.
+        """
         answers = session.answers(self.network)
         networks = [answer.network for answer in answers]
         results = results_of(answers)
@@ -347,7 +418,7 @@ class ComparisonService:
         )
 
     def masks(self, session: Session) -> View:
-        """The comparison again, as it was first shown."""
+        """Return the comparison as it was first shown."""
         answers = session.answers(self.network)
         networks = [answer.network for answer in answers]
         image = session.image()
@@ -358,29 +429,33 @@ class ComparisonService:
     def _example_truth(
         self, digest: str, networks: Sequence[ServedModel], image: Image.Image
     ) -> Truth | None:
-        """The label of an example, if the first network knows its classes."""
+        """Return the label of an example if the first network has its classes."""
         label, names = self.labels.get(digest, (None, None))
         if label is None:
             return None
         try:
             return _truth(label, image, names or networks[0].model.class_names, networks)
-        except PictureError as error:  # an operator's
-            log.warning("the label of an example is not used: %s", error)
+        except PictureError as error:  # in an operator's folder
+            log.warning("ignoring the label of an example: %s", error)
             return None
 
     def downloads(self, session: Session, folder: Path) -> list[Path]:
-        """The files of the comparison, written to `folder`: the archive first, the comparison as
-        one image last."""
+        """Write the files of the comparison to `folder` and return their paths: the archive first,
+        the comparison as a single image last."""
         answers = session.answers(self.network)
         return files(folder, Path(session.path).stem, session.scene, answers)
 
     def comparison_image(self, session: Session, folder: Path) -> Path:
-        """The comparison as one image, written to `folder`."""
+        """Write the comparison as a single image to `folder`."""
         results = results_of(session.answers(self.network))
         return comparison_file(folder, Path(session.path).stem, results)
 
     def class_map(self, session: Session, number: int, folder: Path) -> Path:
-        """The class map of one panel, written to `folder`. ViewError where there is none."""
+        """Write the class map of one panel to `folder`.
+
+        Raises:
+            ViewError: If the panel has no class map.
+        """
         answers = session.answers(self.network)
         answer = answers[number] if 0 <= number < len(answers) else None
         if not isinstance(answer, ModelResult):
@@ -388,17 +463,17 @@ class ComparisonService:
         return class_map_file(folder, Path(session.path).stem, answer)
 
     def snippet(self, session: Session) -> str:
-        """Python that reproduces the class maps of the session."""
+        """Return Python code that reproduces the class maps of the session."""
         answered = [answer.source for answer in session.stored if not answer.reason]
         return snippet([self.network(source) for source in answered], Path(session.path).name)
 
     def without_dropout(self, session: Session) -> str:
-        """Which of the session's networks have no samples to draw."""
+        """List the session's networks that have no dropout; "" if there are none."""
         networks = map(self.network, session.sources)
         return strings.without_dropout([n.title for n in networks if not n.model.has_dropout])
 
     def programs(self, address: str) -> str:
-        """How programs call this server at `address`, in Markdown, with its models and scenes."""
+        """Return instructions for calling the API at `address`, as Markdown."""
         names = [network.name for network in self.networks.values()]
         return strings.PROGRAMS.format(
             address=address,
@@ -409,7 +484,7 @@ class ComparisonService:
         )
 
     def table(self, networks: Sequence[ServedModel]) -> str:
-        """What there is to know of the networks."""
+        """Return the table that describes the networks, as HTML."""
         timings = self.run_times.overall([network.source for network in networks])
         return html.networks_table(networks, timings)
 
@@ -422,15 +497,21 @@ class ComparisonService:
 
 
 def _heat_size(network: ServedModel, image: Image.Image) -> int:
-    """The working size for what is only looked at: never more than the viewer shows."""
+    """Return the working size for views: the network's own, or at most what the viewer shows."""
     return network.model.working_size or min(HEAT_SIZE, max(image.size))
 
 
 def _truth(
     label: str, image: Image.Image, class_names: Sequence[str], networks: Sequence[ServedModel]
 ) -> Truth | None:
-    """A label image of ids into `class_names`, in the colors of the first network; None if it does
-    not know them. Raises PictureError."""
+    """Read a label image of ids into `class_names`, with the colors of the first network.
+
+    Returns:
+        None if the first network does not have all of the classes.
+
+    Raises:
+        PictureError: If the label image cannot be used.
+    """
     model = networks[0].model
     if not set(class_names) <= set(model.class_names):
         return None
@@ -440,8 +521,8 @@ def _truth(
 
 
 def _labels(examples: Path | None) -> dict[str, tuple[str, list[str] | None]]:
-    """By the digest of an example image: its label, and the label's class names; None for those of
-    the networks."""
+    """Return the label path and class names by the digest of the example image. The names are None
+    if there is no classes.txt; then those of the networks apply."""
     folder = None if examples is None else examples / "labels"
     if examples is None or folder is None or not folder.is_dir():
         return {}

@@ -1,5 +1,8 @@
-"""What the server keeps of a visitor's comparison: where the uploaded image is, and the class maps,
-compressed. No more than a few hundred kilobytes, and no image."""
+"""Sessions: what the server keeps of a visitor's comparison.
+
+A session holds the path of the uploaded image and the compressed class maps, at most a few hundred
+kilobytes, but not the image itself.
+"""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,7 +27,12 @@ class ExpiredError(PictureError):
 class StoredAnswer:
     """A `ModelResult` without its image and its network, or a `ModelFailure`'s reason.
 
-    class_map: compressed bytes of (height, width) = size.
+    Attributes:
+        source: Source of the network.
+        seconds: Run time.
+        size: (height, width) of the class map.
+        class_map: The zlib-compressed bytes of the class map.
+        reason: The reason of a failure; "" for a result.
     """
 
     source: str
@@ -36,9 +44,13 @@ class StoredAnswer:
 
 @dataclass(frozen=True)
 class Session:
-    """A comparison that is complete.
+    """A completed comparison.
 
-    digest: of the image's file. path: where it is, until it is deleted.
+    Attributes:
+        digest: Digest of the image file.
+        path: Path of the image file, which is deleted after a while.
+        scene: Name of the scene.
+        stored: The answers of the networks.
     """
 
     digest: str
@@ -48,21 +60,25 @@ class Session:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Of the networks that were run."""
+        """Sources of the networks that were run."""
         return tuple(answer.source for answer in self.stored)
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...]]:
-        """The same for the same image, scene and networks."""
+        """Key that is equal for the same image, scene and networks."""
         return self.digest, self.scene, self.sources
 
     @property
     def has_results(self) -> bool:
-        """Whether any network gave an answer."""
+        """Whether any network succeeded."""
         return not all(answer.reason for answer in self.stored)
 
     def image(self) -> Image.Image:
-        """The image, RGB, read anew. ExpiredError if it has been deleted."""
+        """Read the RGB image again.
+
+        Raises:
+            ExpiredError: If the image has been deleted.
+        """
         try:
             return read_image(self.path)
         except PictureError:
@@ -71,7 +87,11 @@ class Session:
             raise ExpiredError(f"{Path(self.path).name} has expired") from None
 
     def answers(self, network: Lookup) -> list[ModelResult | ModelFailure]:
-        """The answers again, over the image read anew. network: gives the one of a source."""
+        """Restore the answers, reading the image again.
+
+        Args:
+            network: Returns the network of a source.
+        """
         image = self.image()
         return [_restored(answer, network(answer.source), image) for answer in self.stored]
 
@@ -79,7 +99,7 @@ class Session:
 def new_session(
     digest: str, path: str, scene: str, answers: Sequence[ModelResult | ModelFailure]
 ) -> Session:
-    """A session of these answers."""
+    """Create a session from the answers of the networks."""
     return Session(digest, path, scene, tuple(_stored_answer(answer) for answer in answers))
 
 

@@ -1,4 +1,4 @@
-"""What the page says, in one place: its English words, and the sentences made of numbers."""
+"""All visible texts of the page, and the functions that format them."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
@@ -231,21 +231,21 @@ FIGURE_ALTS = {
 
 
 def percent(share: float) -> str:
-    """A fraction in words: small shares are not shown as none."""
+    """Format a fraction as a percentage; small shares are not rounded to zero."""
     if share == 0:
         return "-"
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def caption(network: ServedModel, seconds: float | None) -> str:
-    """A line under a panel: its seconds, once there are any, and the network's size."""
+    """Return a panel's caption: the run time, once measured, and the network's size."""
     size = f"{network.parameters / 1e6:.1f} M parameters"
     device = network.segmenter.device.type.upper()
     return size if seconds is None else f"{seconds:.2f} s on the {device}, one run · {size}"
 
 
 def progress(networks: Sequence[ServedModel], answers: Sequence[ModelResult | ModelFailure]) -> str:
-    """How far the comparison is."""
+    """Describe the progress of the comparison."""
     if len(answers) < len(networks):
         number = len(answers) + 1
         return f"{networks[len(answers)].title} is running, {number} of {len(networks)} …"
@@ -256,7 +256,7 @@ def progress(networks: Sequence[ServedModel], answers: Sequence[ModelResult | Mo
 
 
 def mask_alt(title: str, areas: Mapping[str, float]) -> str:
-    """What a mask shows, for those who do not see it."""
+    """Return the alternative text of a mask."""
     seen = [
         f"{name} {percent(share)}"
         for name, share in areas.items()
@@ -266,7 +266,7 @@ def mask_alt(title: str, areas: Mapping[str, float]) -> str:
 
 
 def disagreement_names(titles: Sequence[str]) -> list[str]:
-    """Of `comparison.disagreement`'s ids."""
+    """Return the names of the ids of `comparison.disagreement`."""
     return ["all agree", *(f"only {title} disagrees" for title in titles), "all differ"]
 
 
@@ -278,39 +278,39 @@ STAGES = {
 
 
 def stage(stride: int) -> str:
-    """The title of an FCN's answer at a prediction stride."""
+    """Return the title of an FCN's mask at a prediction stride."""
     return f"FCN-{stride}s"
 
 
 def agreement(share: float) -> str:
-    """On how much of the image the networks agree."""
+    """Describe on how much of the image the networks agree."""
     return f"All networks agree on {100 * share:.1f} % of the image."
 
 
 def mean_confidence(value: float) -> str:
-    """The caption of a confidence map."""
+    """Return the caption of a confidence map."""
     return f"mean confidence {percent(value)}"
 
 
 def mean_probability(choice: str, value: float) -> str:
-    """The caption of one of the maps of a heat panel."""
+    """Return the caption of one of the maps of a heat panel."""
     if choice == CONFIDENCE:
         return mean_confidence(value)
     return f"mean probability of {choice}: {percent(value)}"
 
 
 def mean_deviation(value: float, samples: int) -> str:
-    """The caption of an uncertainty map."""
+    """Return the caption of an uncertainty map."""
     return f"mean deviation {value:.3f} over {samples} samples"
 
 
 def without_dropout(titles: Sequence[str]) -> str:
-    """Which networks cannot be sampled."""
+    """List the networks that cannot be sampled; "" if there are none."""
     return f"Trained without dropout, so not shown: {', '.join(titles)}." if titles else ""
 
 
 def judgement(mean_iou: float, accuracy: float) -> str:
-    """The caption of a map of errors."""
+    """Return the caption of an error map."""
     return f"mean IoU {_number(mean_iou)} · {_number(accuracy)} of the pixels right"
 
 
@@ -319,43 +319,43 @@ def _number(value: float) -> str:
 
 
 def unusable(error: Exception) -> str:
-    """Why an image cannot be compared."""
+    """Explain why an image cannot be compared."""
     return f"This image cannot be used: {error}"
 
 
 def model_loaded(network: ServedModel) -> str:
-    """What a visitor's model is."""
+    """Describe a visitor's model after loading."""
     names = network.model.class_names
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"{network.source} is a {network.title} with {len(names)} classes: {listed}."
 
 
 def sampling(number: int, count: int, samples: int) -> str:
-    """How far the sampling is."""
+    """Describe the progress of the sampling."""
     return f"Drawing {samples} samples, network {number} of {count} …"
 
 
 def python_code(snippet: str) -> str:
-    """The comparison in Python, as Markdown."""
+    """Format the Python code of the comparison as Markdown."""
     return f"The same in Python:\n\n```python\n{snippet}\n```"
 
 
 def video_progress(progress: "VideoProgress") -> str:
-    """How far a video is."""
+    """Describe the progress of a video."""
     of = f" of {progress.total}" if progress.total else ""
     left = "" if progress.seconds_left is None else f", about {progress.seconds_left:.0f} s left"
     return f"Frame {progress.done}{of}{left} …"
 
 
 def video_done(progress: "VideoProgress | None") -> str:
-    """What a video's result is."""
+    """Describe the result of a video."""
     frames = f"{progress.done} frames" if progress and progress.done != 1 else "1 frame"
     sound = " The sound is left out." if progress and progress.has_sound else ""
     return f"Done: {frames}. The video is for viewing only: compression alters its colours.{sound}"
 
 
 def video_too_slow(seconds: float | None) -> str:
-    """Why a video is not segmented to its end."""
+    """Explain why a video was not segmented to the end."""
     needed = "more than 10 minutes" if seconds is None else f"about {seconds / 60:.0f} minutes"
     return (
         f"This video takes {needed} on this server, which allows 10: choose fewer frames per "
@@ -364,7 +364,7 @@ def video_too_slow(seconds: float | None) -> str:
 
 
 def queue(ahead: int, seconds: float) -> str:
-    """A place in the queue, and what is shown meanwhile."""
+    """Describe a place in the queue, and what is shown in the meantime."""
     calls = "1 call is" if ahead == 1 else f"{ahead} calls are"
     return f"Waiting: {calls} ahead of yours, about {_rounded(seconds)} s. {KEPT}"
 
@@ -373,12 +373,12 @@ KEPT = "The last result stays visible until then."
 
 
 def _rounded(seconds: float) -> int:
-    """As exact as a guess: whole seconds up to 10, then steps of 5."""
+    """Round an estimate: to whole seconds below 10, then to steps of 5."""
     return max(1, round(seconds)) if seconds < 10 else 5 * round(seconds / 5)
 
 
 def outside(kind: str, description: str) -> str:
-    """An image is probably none that a scene's networks know."""
+    """Warn that an image is probably outside what the scene's networks were trained for."""
     first = description.split(":")[0].rstrip(".").lower()
     if kind == "nothing":
         found = "The networks see nothing but background"
@@ -388,5 +388,5 @@ def outside(kind: str, description: str) -> str:
 
 
 def try_scene(label: str) -> str:
-    """The button that changes to a better scene."""
+    """Return the label of the button that switches to a better scene."""
     return f"Try {label}"

@@ -1,4 +1,4 @@
-"""Uploaded files: how they are received, and the name that their folder has outside the server."""
+"""Uploaded files: receiving them, and hiding the path of their folder from clients."""
 
 import errno
 import json
@@ -14,13 +14,15 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 
 MAX_UPLOAD = 30_000_000  # bytes per file; its pixels are limited by service.MAX_PIXELS
-ALIAS = "/files"  # what clients see in place of the upload folder's path
+ALIAS = "/files"  # the path of the upload folder as seen by clients
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UploadFolder:
-    """The folder of uploads and results, which clients know as `ALIAS`: no absolute path of the
-    server is in what it sends, and a request can name no file outside of this folder.
+    """The folder of uploads and results, known to clients as `ALIAS`.
+
+    Responses thus contain no absolute paths of the server, and requests cannot refer to files
+    outside this folder.
 
     Args:
         folder: An absolute path without symbolic links.
@@ -33,8 +35,8 @@ class UploadFolder:
         self._spellings = [spelling.encode() for spelling in spellings]
 
     def real_path(self, path: str) -> str | None:
-        """The file on disk of a path, or of an address of this server's, that a client was given;
-        None for every other."""
+        """Return the path on disk for a path or URL that this server gave to a client, or None for
+        any other."""
         path = path.rpartition("/gradio_api/file=")[2]
         parts = PurePosixPath(path).parts
         if not path.startswith(f"{ALIAS}/") or ".." in parts or "\0" in path or "\\" in path:
@@ -42,19 +44,19 @@ class UploadFolder:
         return str(self.folder.joinpath(*parts[2:]))
 
     def hide(self, content: bytes) -> bytes:
-        """A response with the folder's path replaced by its alias."""
+        """Replace the folder's path in a response by its alias."""
         for spelling in self._spellings:
             content = content.replace(spelling, ALIAS.encode())
         return content
 
     def has_space(self, size: int) -> bool:
-        """Whether the disk has room for so many bytes more."""
+        """Whether the disk has more than `size` bytes left."""
         return shutil.disk_usage(self.folder).free > size
 
 
 class CleanParser(route_utils.GradioMultiPartParser):
-    """Gradio's parser of uploads, but it leaves no file behind whatever ends it (a full disk, a
-    client that leaves, a form of other fields), and accepts every file name."""
+    """Variant of Gradio's upload parser that leaves no files behind on failure and accepts any file
+    name. Failures include a full disk, a client that disconnects and unexpected form fields."""
 
     async def parse(self) -> FormData:
         try:
@@ -68,35 +70,35 @@ class CleanParser(route_utils.GradioMultiPartParser):
                     file.close()
                 Path(file.name).unlink(missing_ok=True)
             if isinstance(error, AttributeError | KeyError | UnicodeError):
-                raise MultiPartException("The form cannot be read.") from error
+                raise MultiPartException("The form data cannot be read.") from error
             raise
         return form
 
 
 def _check(value: UploadFile | str) -> None:
     if not isinstance(value, UploadFile):
-        raise MultiPartException("The field `files` holds no file.")
+        raise MultiPartException("The field `files` does not contain a file.")
     if Path(value.filename or "").name in ("", ".", ".."):
-        value.filename = None  # Gradio then gives it a name
+        value.filename = None  # makes Gradio choose a name
 
 
 def receive_uploads_cleanly() -> None:
-    """Have Gradio parse uploads with `CleanParser`, for which it has no option."""
+    """Make Gradio parse uploads with `CleanParser`; it has no option for this."""
     route_utils.GradioMultiPartParser = CleanParser  # type: ignore[misc]
 
 
 def storage_problem(error: OSError) -> tuple[int, str]:
-    """HTTP status and sentence for an upload folder that cannot be written to."""
+    """Return the HTTP status and message for an upload folder that cannot be written to."""
     if error.errno in NO_SPACE:
-        return 507, "The server's disk is full; try again in some minutes."
-    return 503, "The server cannot store files at the moment; try again in some minutes."
+        return 507, "The server's disk is full; try again in a few minutes."
+    return 503, "The server cannot store files at the moment; try again in a few minutes."
 
 
 def map_paths(data: Any, real_path: Callable[[str], str | None]) -> Any:
-    """`data`, from JSON, with the `path` of every object replaced by the real one.
+    """Replace the `path` of every object in JSON data by the real path.
 
     Raises:
-        ValueError: For a path that is of no uploaded file.
+        ValueError: If a path does not refer to an uploaded file.
     """
     if isinstance(data, list):
         return [map_paths(item, real_path) for item in data]

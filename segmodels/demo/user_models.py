@@ -1,4 +1,4 @@
-"""Models of the visitors': from the Hub alone, checked, of limited size, and few at a time."""
+"""Visitors' own models: from the Hub only, validated, and limited in size and number."""
 
 import re
 import tempfile
@@ -16,20 +16,20 @@ from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import load_model
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-MAX_BYTES = 600_000_000  # of model.safetensors: an FCN-8s of 4096 channels in float32 fits
+MAX_BYTES = 600_000_000  # of model.safetensors; fits an FCN-8s with 4096 channels in float32
 MAX_CONFIG_BYTES = 1_000_000
 SCENE = "user"
 
 
 class UserModels:
-    """The models that visitors asked for, the last few of them in memory.
+    """Visitors' models, of which the most recently used are kept in memory.
 
-    Nothing is read from this machine's folders or with its Hub token, and what is downloaded is
-    deleted as soon as it is loaded. Calls may come from several threads.
+    Local folders and the machine's Hub token are never used, and downloads are deleted as soon as
+    they are loaded. Thread-safe.
 
     Args:
-        device: Where the models run, as in `Segmenter`.
-        capacity: How many are kept.
+        device: Device to run the models on, as in `Segmenter`.
+        capacity: Number of models kept in memory.
     """
 
     def __init__(self, device: str = "auto", *, capacity: int = 2) -> None:
@@ -39,10 +39,10 @@ class UserModels:
         self._lock = threading.Lock()
 
     def get(self, hub_id: str) -> ServedModel:
-        """Load a model, or take it from memory.
+        """Return a model, loading it if it is not in memory.
 
         Args:
-            hub_id: Of its Hub repository, "org/name".
+            hub_id: Id of the Hub repository, "org/name".
 
         Raises:
             CheckpointError: If the id, the repository, its size or its files are not accepted.
@@ -62,8 +62,8 @@ class UserModels:
             return self._networks[hub_id]
 
     def _load(self, hub_id: str) -> ServedModel:
-        if Path(hub_id).exists():  # which load_model would prefer to the Hub
-            raise CheckpointError(f"{hub_id} is a folder of this server; only Hub IDs are accepted")
+        if Path(hub_id).exists():  # load_model would prefer it to the Hub
+            raise CheckpointError(f"{hub_id} is a folder on this server; only Hub IDs are accepted")
         revision = checked_revision(hub_id)
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -79,31 +79,32 @@ class UserModels:
 
 
 def checked_revision(hub_id: str) -> str:
-    """The commit of a repository whose two files have an accepted size.
+    """Return the current commit of a repository after checking its files.
 
     Raises:
-        CheckpointError: If it is not public, cannot be reached, or has other files or larger ones.
+        CheckpointError: If the repository is not public or cannot be reached, or if one of the two
+            required files is missing or too large.
     """
     try:
         info = HfApi(token=False).model_info(hub_id, files_metadata=True, timeout=10)
     except RepositoryNotFoundError as error:
         raise CheckpointError(f"there is no public model {hub_id} on the Hub") from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise CheckpointError(f"the Hub does not give {hub_id}: {error}") from error
-    except Exception as error:  # no connection, in the words of whichever HTTP client is below
+        raise CheckpointError(f"the Hub returned an error for {hub_id}: {error}") from error
+    except Exception as error:  # no connection; the type depends on the HTTP client in use
         raise CheckpointError(
-            f"the Hub could not be asked for {hub_id} ({type(error).__name__}); try again later"
+            f"could not reach the Hub for {hub_id} ({type(error).__name__}); try again later"
         ) from error
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     for name, limit in ((CONFIG_NAME, MAX_CONFIG_BYTES), (WEIGHTS_NAME, MAX_BYTES)):
         if name not in sizes:
             raise CheckpointError(
-                f"{hub_id} has no {name}: expected an FCN, UNet or SegNet as segmodels saves it, "
+                f"{hub_id} has no {name}: expected an FCN, UNet or SegNet saved by segmodels, "
                 f"with {CONFIG_NAME} and {WEIGHTS_NAME} (pickles are not read)"
             )
         if sizes[name] > limit:
             raise CheckpointError(
-                f"{name} of {hub_id} has {sizes[name] / 1e6:.0f} MB; this page takes at most "
+                f"{name} of {hub_id} is {sizes[name] / 1e6:.0f} MB; this page accepts at most "
                 f"{limit / 1e6:.0f} MB: run it locally with `SEGMODELS_MODELS={hub_id} segmodels "
                 "demo`"
             )

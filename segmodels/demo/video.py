@@ -1,4 +1,4 @@
-"""What the page computes on videos and on the frames of a camera."""
+"""Segmentation of videos and camera frames for the page."""
 
 import base64
 import binascii
@@ -30,10 +30,10 @@ from segmodels.utils.files import atomic_write
 from segmodels.utils.palette import is_background, safe_palette
 
 LIMITS = VideoLimits(seconds=20, frames=1250, pixels=4096 * 2304)
-MAX_WORK = 600.0  # seconds that a video may take
-FIRST_FRAMES = 5  # after which it is known how long it takes
-WIDTH = 1920  # of the result, pixels
-PANEL_SIZE = 640  # longer side of a panel, pixels
+MAX_WORK = 600.0  # maximum processing time of a video in seconds
+FIRST_FRAMES = 5  # number of frames after which the remaining time is estimated
+WIDTH = 1920  # width of the result in pixels
+PANEL_SIZE = 640  # longer side of a panel in pixels
 STYLE = SheetStyle(margin=12, gap=8, label_size=18, small_size=15)
 
 JPEG_URL = "data:image/jpeg;base64,"
@@ -45,13 +45,13 @@ Palette = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class VideoProgress:
-    """How far a video is.
+    """The progress of a video.
 
     Attributes:
-        done: Frames.
-        total: How many there probably are; None where the file does not tell.
-        seconds_left: As a guess; None where there is none yet.
-        has_sound: Whether the video has sound, which the result has not.
+        done: Number of frames done.
+        total: Expected number of frames; None if the file does not specify it.
+        seconds_left: Estimated remaining time; None if there is no estimate yet.
+        has_sound: Whether the video has sound, which is missing from the result.
     """
 
     done: int
@@ -61,10 +61,10 @@ class VideoProgress:
 
 
 class VideoService:
-    """Videos and camera frames, by the networks of a page.
+    """Segments videos and camera frames with the networks of a page.
 
     Args:
-        service: Knows the networks.
+        service: The service that provides the networks.
     """
 
     def __init__(self, service: ComparisonService) -> None:
@@ -73,17 +73,17 @@ class VideoService:
     def compare(
         self, path: str, out: str, sources: Sequence[str], rate: float | None, safe: bool
     ) -> Iterator[VideoProgress]:
-        """Write the masks over a video, side by side, as an MP4.
+        """Write an MP4 that shows the networks' overlays of a video side by side.
 
         Args:
-            path: The video.
-            out: The file to write; it is there once all is yielded.
-            sources: Of the networks.
-            rate: Frames a second at most; None: every frame.
-            safe: Color the classes for color-blind readers.
+            path: The video file.
+            out: The file to write; complete when the iterator is exhausted.
+            sources: Sources of the networks.
+            rate: Maximum frames per second; None for all frames.
+            safe: Whether to use the color-blind-safe palette.
 
         Yields:
-            After each frame, how far it is.
+            The progress after each frame.
 
         Raises:
             VideoError: If the video cannot be used, or would take too long.
@@ -103,14 +103,14 @@ class VideoService:
                 yield VideoProgress(done, total, left, video.has_sound)
 
     def segment_frame(self, url: str, source: str) -> View:
-        """One network on a frame of a camera.
+        """Segment a camera frame with one network.
 
         Args:
-            url: A JPEG as a data URL.
-            source: Of the network.
+            url: Data URL of a JPEG.
+            source: Source of the network.
 
         Raises:
-            PictureError: If there is no such image in it.
+            PictureError: If the URL does not contain a valid JPEG.
         """
         network = self.service.network(source)
         image = _read_jpeg(url)
@@ -130,8 +130,12 @@ class VideoService:
 def _answers(
     video: Video, networks: Sequence[ServedModel], rate: float | None
 ) -> Iterator[tuple[Frame, list[ModelResult | ModelFailure]]]:
-    """Each frame that is shown, with the answers of the networks; one that fails is left out from
-    then on. VideoError once all have failed."""
+    """Yield each shown frame with the answers of the networks. A network that fails is skipped from
+    then on.
+
+    Raises:
+        VideoError: If all networks have failed.
+    """
     failures: dict[str, ModelFailure] = {}
     size = max(160, min(PANEL_SIZE, WIDTH // len(networks)))
     for frame in thinned(video.frames(size), rate):
@@ -144,7 +148,7 @@ def _answers(
 
 
 def thinned(frames: Iterable[Frame], rate: float | None) -> Iterator[Frame]:
-    """At most `rate` of the frames a second, at their own times."""
+    """Yield at most `rate` frames per second, keeping their timestamps."""
     due = 0.0
     for frame in frames:
         if rate is None or frame.seconds > due - 1e-6:
@@ -153,14 +157,18 @@ def thinned(frames: Iterable[Frame], rate: float | None) -> Iterator[Frame]:
 
 
 def _expected(video: Video, rate: float | None) -> int | None:
-    """How many frames will be shown, as far as the file tells."""
+    """Return the number of frames to show, or None if the file does not specify it."""
     if video.frame_count is None or rate is None:
         return video.frame_count
     return math.ceil(video.frame_count * min(1.0, rate / float(video.rate)))
 
 
 def _seconds_left(seconds: float, done: int, total: int | None) -> float | None:
-    """VideoError if the whole takes more than MAX_WORK."""
+    """Estimate the remaining time; None if there is no estimate yet.
+
+    Raises:
+        VideoError: If the video takes longer than `MAX_WORK` in total.
+    """
     if total is None or done < FIRST_FRAMES:
         if seconds > MAX_WORK:
             raise VideoError(strings.video_too_slow(None))
@@ -172,7 +180,7 @@ def _seconds_left(seconds: float, done: int, total: int | None) -> float | None:
 
 
 def _palette(network: ServedModel, networks: Sequence[ServedModel], safe: bool) -> Palette:
-    """The network's colors by class; the safe ones are the same for all networks."""
+    """Return the network's colors by class; the safe colors are shared by all networks."""
     if not safe:
         return dict(zip(network.model.class_names, network.model.palette, strict=True))
     names = list(dict.fromkeys(name for each in networks for name in each.model.class_names))
@@ -184,7 +192,7 @@ def _sheet(
     answers: Sequence[ModelResult | ModelFailure],
     palettes: Sequence[Mapping[str, list[int]]],
 ) -> Image.Image:
-    """The overlays side by side, below each other for a panorama, and the legend."""
+    """Compose the overlays and the legend: side by side, or stacked for panoramas."""
     height, width = frame.image.shape[:2]
     tiles = []
     for answer, palette in zip(answers, palettes, strict=True):
@@ -200,7 +208,7 @@ def _sheet(
 
 
 def _legend(palettes: Sequence[Mapping[str, list[int]]]) -> list[LegendEntry]:
-    """Every class of the networks, whether the frame has it or not."""
+    """Return all classes of the networks except background, present in the frame or not."""
     named = [(name, tuple(color)) for palette in palettes for name, color in palette.items()]
     return [entry for entry in dict.fromkeys(named) if not is_background(entry[0])]
 
@@ -209,13 +217,13 @@ def _legend(palettes: Sequence[Mapping[str, list[int]]]) -> list[LegendEntry]:
 
 
 def _read_jpeg(url: str) -> Image.Image:
-    """RGB of a data URL; its file, by which it is checked like any other, is deleted at once."""
+    """Decode a JPEG data URL to RGB, through a temporary file that is validated like an upload."""
     if not isinstance(url, str) or not url.startswith(JPEG_URL) or len(url) > MAX_FRAME_URL:
-        raise PictureError(f"a frame of a camera is expected, as {JPEG_URL}... of up to 0.5 MB")
+        raise PictureError(f"expected a camera frame as {JPEG_URL}... of up to 0.5 MB")
     try:
         data = base64.b64decode(url.removeprefix(JPEG_URL), validate=True)
     except binascii.Error as error:
-        raise PictureError("the frame is not base64") from error
+        raise PictureError("the frame is not valid base64") from error
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "frame.jpg"
         file.write_bytes(data)

@@ -21,17 +21,17 @@ from segmodels.hub.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
 
-LOOK = 0.3  # seconds between two looks at how far a video is, and whether it is still wanted
-RATES = {strings.EVERY_FRAME: 0, "15": 15, "10": 10, "5": 5}  # frames a second
+LOOK = 0.3  # seconds between progress updates, at which a cancelled run also stops
+RATES = {strings.EVERY_FRAME: 0, "15": 15, "10": 10, "5": 5}  # frames per second
 OnGpu = Callable[[Any], Any]
 
 
 class VideoTab:
-    """A video, the networks' masks over it as a video, and how far that is.
+    """The tab that segments a video and shows the progress and the resulting video.
 
     Args:
-        service: Knows the networks.
-        on_gpu: Wraps what runs networks, where a GPU must be asked for.
+        service: The service that provides the networks.
+        on_gpu: Decorator for functions that run networks, used where a GPU must be requested.
     """
 
     def __init__(self, service: ComparisonService, on_gpu: OnGpu) -> None:
@@ -51,7 +51,7 @@ class VideoTab:
             )
             with gr.Column(scale=1, min_width=220):
                 self.rate = gr.Dropdown(
-                    list(RATES.items()), value=0, label="Frames a second", elem_id="video-rate"
+                    list(RATES.items()), value=0, label="Frames per second", elem_id="video-rate"
                 )
                 self.safe = gr.Checkbox(label=str(strings.VIEWER["safe"]), elem_id="video-safe")
                 with gr.Row():
@@ -71,7 +71,12 @@ class VideoTab:
         )
 
     def wire(self, scene: gr.Radio, replacements: gr.State) -> None:
-        """What happens when something is used. replacements: see `ComparisonService.sources_of`."""
+        """Attach the event handlers.
+
+        Args:
+            scene: The choice of scene.
+            replacements: The replaced networks, as in `ComparisonService.sources_of`.
+        """
         if not self.is_available:
             return
         running = self.start.click(
@@ -82,15 +87,17 @@ class VideoTab:
             concurrency_id="video",
             api_visibility="private",
         )
-        gr.on(
+        light: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        stopping = gr.on(
             [self.stop.click, self.video.clear],
-            lambda: html.notice(strings.VIDEO_STOPPED),
+            lambda: None,
             None,
-            self.note,
+            None,
             cancels=[running],
-            queue=False,
-            api_visibility="private",
+            **light,
         )
+        # Afterwards, since the last progress may arrive while the run is being cancelled.
+        stopping.then(lambda: html.notice(strings.VIDEO_STOPPED), None, self.note, **light)
 
     def run(
         self,
@@ -100,7 +107,7 @@ class VideoTab:
         rate: float,
         safe: bool,
     ) -> Iterator[tuple[Any, str]]:
-        """The result's file and the note, as they change."""
+        """Segment a video. Yields updates of the result's file and of the note."""
         try:
             if path is None or not Path(path).is_file():
                 raise PictureError(strings.NO_VIDEO)
@@ -117,7 +124,7 @@ class VideoTab:
         except (PictureError, CheckpointError) as error:
             yield None, html.notice(str(error), problem=True)
         except Exception:
-            log.exception("a video failed")
+            log.exception("could not segment a video")
             yield None, html.notice(strings.VIDEO_FAILED, problem=True)
 
 
@@ -128,19 +135,26 @@ def _progress(progress: VideoProgress) -> str:
 
 
 class CameraAnswer(TypedDict):
-    """What the server answers to a frame, by its number. problem: why there is no mask."""
+    """The server's answer to a camera frame.
+
+    Attributes:
+        number: Number of the frame.
+        problem: Why there is no mask; "" if there is one.
+    """
 
     number: int
     problem: str
 
 
 class CameraTab:
-    """The camera's frames and one network's masks over them, at the rate that the server gives:
-    assets/camera.js sends a frame when the last one is answered.
+    """The tab that shows one network's masks over live camera frames.
+
+    assets/camera.js sends the next frame when the previous one has been answered, so the server
+    determines the frame rate.
 
     Args:
-        service: Knows the networks.
-        on_gpu: Wraps what runs networks, where a GPU must be asked for.
+        service: The service that provides the networks.
+        on_gpu: Decorator for functions that run networks, used where a GPU must be requested.
     """
 
     def __init__(self, service: ComparisonService, on_gpu: OnGpu) -> None:
@@ -160,7 +174,7 @@ class CameraTab:
         self.view = viewer(elem_id="camera-view")
 
     def wire(self) -> None:
-        """What happens when the camera gives a frame."""
+        """Attach the handler for camera frames."""
         self.camera.submit(
             self.answer_frame,
             self.network,
@@ -172,12 +186,12 @@ class CameraTab:
         )
 
     def answer_frame(self, source: str, event: gr.EventData) -> tuple[Any, CameraAnswer]:
-        """The mask of the event's frame, or what is wrong with it."""
+        """Return the mask of the event's frame, or a description of the problem."""
         number = event.number if isinstance(event.number, int) else 0
         try:
             return self.segment_frame(event.image, source), {"number": number, "problem": ""}
         except (PictureError, CheckpointError) as error:
             return gr.skip(), {"number": number, "problem": str(error)}
         except Exception:
-            log.exception("a frame of a camera failed")
+            log.exception("could not segment a camera frame")
             return gr.skip(), {"number": number, "problem": strings.CAMERA_FAILED}

@@ -1,6 +1,8 @@
-"""What the page's viewer (assets/viewer.js) is given: an image, maps over it as compressed bytes,
-and their colors, as JSON. The browser paints, so that opacity, classes and views change at once and
-the server encodes no overlay."""
+"""The JSON value of the page's viewer (assets/viewer.js): an image, compressed maps and colors.
+
+Rendering happens in the browser, so opacity, classes and views change instantly and the server does
+not encode overlays.
+"""
 
 import base64
 import io
@@ -33,27 +35,36 @@ from segmodels.utils.palette import is_background, safe_palette
 
 Answers = Sequence[ModelResult | ModelFailure]
 
-DISPLAY_SIZE = 1280  # longer side of what the browser gets, pixels
+DISPLAY_SIZE = 1280  # longer side of images and maps sent to the browser, in pixels
 HEAT_SIZE = 640  # the same for probabilities, which are smooth
 JPEG_QUALITY = 85
 OPACITY = 0.6
-HIGHEST_DEVIATION = 0.08  # of class probabilities; the scale ends there
+HIGHEST_DEVIATION = 0.08  # standard deviation of class probabilities at the end of the scale
 
-# Color-blind safe (Okabe and Ito, 2008); the last stands for "no single network".
+# Color-blind safe (Okabe and Ito, 2008). OTHER_COLOR: no single network disagrees.
 NETWORK_COLORS = [[230, 159, 0], [86, 180, 233], [0, 158, 115]]
 OTHER_COLOR = [204, 121, 167]
 ERROR_COLORS = {RIGHT: [0, 114, 178], WRONG: [213, 94, 0], VOID: [128, 128, 128]}
 SCALE = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]  # viridis
-AGREE_COLOR = [128, 128, 128]  # seldom seen: where all agree, the map is transparent
+AGREE_COLOR = [128, 128, 128]  # rarely visible: the map is transparent where all agree
 
 
 class Panel(TypedDict):
     """One image with a map over it.
 
-    maps: base64 of zlib-compressed ids, row by row, of `size` [width, height]; one, or one for each
-        of the view's choices. colors, safe_colors: [r, g, b, alpha] of each id; ids beyond them are
-        transparent. state: "ready", "running", "waiting" or "failed". architecture: whose drawing
-        can be shown below; "" for none.
+    Attributes:
+        title: Title of the panel.
+        maps: Base64 of zlib-compressed ids in row-major order; one map, or one for each of the
+            view's choices.
+        size: [width, height] of the maps.
+        colors: [r, g, b, alpha] of each id; ids beyond them are transparent.
+        safe_colors: The same for the color-blind-safe palette.
+        names: Name of each id, or of each map if the view has choices.
+        caption: Text below the panel.
+        alt: Alternative text.
+        state: "ready", "running", "waiting" or "failed".
+        note: Text shown in place of the map.
+        architecture: Architecture whose drawing can be shown below; "" for none.
     """
 
     title: str
@@ -70,10 +81,15 @@ class Panel(TypedDict):
 
 
 class LegendEntry(TypedDict):
-    """A color and what it stands for.
+    """A color and its meaning.
 
-    group: entries of one group mean the same class. ids: those that bear it in each panel.
-    shares: of the image, in each panel; None where there is no answer.
+    Attributes:
+        name: Name of the entry.
+        group: Group of entries that stand for the same class.
+        color: [r, g, b].
+        safe_color: The same for the color-blind-safe palette.
+        ids: Ids of the entry in each panel.
+        shares: Share of the image in each panel; None if there is no answer.
     """
 
     name: str
@@ -85,7 +101,8 @@ class LegendEntry(TypedDict):
 
 
 class Scale(TypedDict):
-    """Ids 0 to 255 stand for 0 to `highest`, shown in `unit` with so many digits."""
+    """A color scale: ids 0 to 255 stand for 0 to `highest`, shown in `unit` with `digits`
+    decimals."""
 
     highest: float
     unit: str
@@ -96,17 +113,31 @@ class Scale(TypedDict):
 
 
 class OtherNetwork(TypedDict):
-    """A network that can take the place of one that is shown. name: the served network's."""
+    """A served network that can replace one of those shown."""
 
     name: str
     title: str
 
 
 class View(TypedDict):
-    """The viewer's value. size: [width, height] of the image. views: those that it offers.
-    choices: names of the maps that every panel has. downloads: each panel can be downloaded.
-    extras: panels that the visitor may show in the place of others, the ground truth for example.
-    others: networks that are served besides. share: what the share button gives."""
+    """The viewer's value.
+
+    Attributes:
+        image: Data URL of the image.
+        size: [width, height] of the image.
+        panels: The panels.
+        legend: The legend.
+        status: Status text.
+        opacity: Initial opacity of the overlays.
+        scale: Color scale, if the maps hold numbers.
+        choices: Names of the maps of each panel, if the visitor can choose between several.
+        views: The views on offer.
+        downloads: Whether panels can be downloaded.
+        extras: Panels that can be shown in place of others, for example the ground truth.
+        others: Served networks that are not shown.
+        share: What the share button provides; "" for no button.
+        labels: Visible texts.
+    """
 
     image: str
     size: list[int]
@@ -125,7 +156,7 @@ class View(TypedDict):
 
 
 def image_url(image: Image.Image) -> str:
-    """RGB as a JPEG in a data URL, at most DISPLAY_SIZE: no file of it is written."""
+    """Encode an RGB image as a JPEG data URL of at most `DISPLAY_SIZE` pixels, without a file."""
     if max(image.size) > DISPLAY_SIZE:
         image = resize_image(image, DISPLAY_SIZE)
     buffer = io.BytesIO()
@@ -134,14 +165,14 @@ def image_url(image: Image.Image) -> str:
 
 
 def display(ids: NDArray[np.uint8], longer_side: int = DISPLAY_SIZE) -> NDArray[np.uint8]:
-    """A map (H, W) at most `longer_side` pixels, no id of it invented."""
+    """Downscale a map (H, W) to at most `longer_side` pixels by nearest neighbor."""
     if max(ids.shape) <= longer_side:
         return ids
     return resize(ids, longer_side, nearest=True)
 
 
 def packed(ids: NDArray[np.uint8]) -> str:
-    """(h, w) as base64 of its zlib-compressed bytes."""
+    """Encode a map (h, w) as base64 of its zlib-compressed bytes."""
     return base64.b64encode(zlib.compress(ids.tobytes(), 1)).decode()
 
 
@@ -161,7 +192,7 @@ def view(
     others: Sequence[OtherNetwork] = (),
     share: Literal["", "link", "image"] = "",
 ) -> View:
-    """The viewer's value for the image at `url`, whose (height, width) is `size`."""
+    """Return the viewer's value for the image at `url`, whose (height, width) is `size`."""
     return {
         "image": url,
         "size": [int(size[1]), int(size[0])],
@@ -194,8 +225,15 @@ def panel(
     note: str = "",
     architecture: str = "",
 ) -> Panel:
-    """A panel of maps of one shape (h, w). colors: [r, g, b] of each id. safe_colors: the same
-    where the visitor wants the color-blind-safe palette. transparent: ids that show the image."""
+    """Create a panel. See `Panel` for the arguments that are not listed here.
+
+    Args:
+        title: Title of the panel.
+        maps: Maps of equal shape (h, w).
+        colors: [r, g, b] of each id.
+        safe_colors: The same for the color-blind-safe palette; defaults to `colors`.
+        transparent: Ids that show the image.
+    """
     return {
         "title": title,
         "maps": [packed(ids) for ids in maps],
@@ -220,14 +258,20 @@ def _with_alpha(colors: Sequence[Sequence[int]], transparent: Sequence[int]) -> 
 
 @dataclass(frozen=True)
 class Truth:
-    """A ground truth. target: (H, W) ids into class_names, void as 255."""
+    """A ground truth.
+
+    Attributes:
+        target: (H, W) ids into `class_names`, 255 for void.
+        class_names: The class names.
+        palette: [r, g, b] of each class.
+    """
 
     target: NDArray[np.uint8]
     class_names: list[str]
     palette: list[list[int]]
 
     def panel(self) -> Panel:
-        """The panel that shows it."""
+        """Return the panel that shows the ground truth."""
         return panel(
             strings.TRUTH,
             [display(self.target)],
@@ -249,8 +293,11 @@ def comparison(
     others: Sequence[OtherNetwork] = (),
     share: Literal["", "link", "image"] = "",
 ) -> View:
-    """The masks of the networks that have answered; the next is running, the others wait.
-    others, share: as in `View`."""
+    """Return the view of a comparison.
+
+    It shows the masks of the networks that have answered; the next network is shown as running and
+    the others as waiting. `others` and `share` are as in `View`.
+    """
     panels = [answer_panel(answer) for answer in answers]
     for network in networks[len(answers) :]:
         caption = strings.caption(network, None)
@@ -276,7 +323,7 @@ def comparison(
 
 
 def class_panel(segmentation: LabeledImage, title: str, caption: str) -> Panel:
-    """A mask."""
+    """Return the panel of a mask."""
     names = segmentation.class_names
     return panel(
         title,
@@ -291,7 +338,7 @@ def class_panel(segmentation: LabeledImage, title: str, caption: str) -> Panel:
 
 
 def answer_panel(answer: ModelResult | ModelFailure) -> Panel:
-    """A network's mask, or why there is none."""
+    """Return the panel of a network's mask, or of its failure."""
     title = answer.network.title
     if isinstance(answer, ModelResult):
         caption = strings.caption(answer.network, answer.seconds)
@@ -301,7 +348,7 @@ def answer_panel(answer: ModelResult | ModelFailure) -> Panel:
 
 
 def pending_panel(title: str, running: bool, caption: str = "") -> Panel:
-    """A map that is being computed, or waits for its turn."""
+    """Return the panel of a map that is being computed or waiting."""
     state, note = ("running", strings.RUNNING) if running else ("waiting", strings.WAITING)
     return panel(title, caption=caption, state=state, note=note)
 
@@ -313,7 +360,15 @@ def stream_view(
     panels: Iterator[Panel],
     **options: Any,
 ) -> Iterator[View]:
-    """A view whose panels come one after the other. size: (height, width). options: of `view`."""
+    """Yield a view each time another of its panels is ready.
+
+    Args:
+        url: Data URL of the image.
+        size: (height, width) of the image.
+        titles: Titles of all panels.
+        panels: The panels, computed on iteration.
+        **options: Further arguments of `view`.
+    """
     ready: list[Panel] = []
     while len(ready) < len(titles):
         pending = [
@@ -325,7 +380,7 @@ def stream_view(
 
 
 def unique_titles(panels: Sequence[Panel]) -> list[Panel]:
-    """The panels, a number behind titles that would be there twice."""
+    """Append numbers to repeated titles."""
     plain = [entry["title"] for entry in panels]
     titles = [
         title if title not in plain[:number] else f"{title} ({plain[:number].count(title) + 1})"
@@ -337,8 +392,11 @@ def unique_titles(panels: Sequence[Panel]) -> list[Panel]:
 def class_legend(
     networks: Sequence[ServedModel], answers: Answers = (), truth: Truth | None = None
 ) -> list[LegendEntry]:
-    """Each class once, with its ids and its share of the image in each network, and last its ids in
-    the ground truth. A class to which two networks give different colors is there with both."""
+    """Return one legend entry per class and color.
+
+    Each entry has the class's ids and share of the image for each network, followed by its ids in
+    the ground truth. A class with different colors in two networks has two entries.
+    """
     keys = [(network.model.class_names, network.model.palette) for network in networks]
     keys += [(truth.class_names, truth.palette)] if truth else []
     entries: dict[tuple[str, tuple[int, ...]], list[list[int]]] = {}
@@ -362,7 +420,7 @@ def class_legend(
             "ids": ids,
             "shares": [
                 None if area is None or not own else area.get(name, 0.0)
-                for area, own in zip(areas, ids, strict=False)  # of the truth none are stated
+                for area, own in zip(areas, ids, strict=False)  # without the ground truth
             ],
         }
         for (name, color), ids in entries.items()
@@ -375,7 +433,7 @@ def _owner(networks: Sequence[ServedModel], ids: Sequence[Sequence[int]]) -> str
 
 
 def _entry(name: str, color: Sequence[int], ids: Sequence[Sequence[int]]) -> LegendEntry:
-    """A legend entry that is no class."""
+    """Return a legend entry that does not stand for a class."""
     return {
         "name": name,
         "group": name,
@@ -387,7 +445,8 @@ def _entry(name: str, color: Sequence[int], ids: Sequence[Sequence[int]]) -> Leg
 
 
 def agreement_view(url: str, size: Sequence[int], results: Sequence[ModelResult]) -> View:
-    """Where all networks agree (transparent), where one disagrees, and the share of each."""
+    """Return the view of where all networks agree (transparent) and where one disagrees, with the
+    share of each case."""
     ids = disagreement(comparable(results))
     shares = np.bincount(ids.ravel(), minlength=len(results) + 2) / ids.size
     titles = [result.network.title for result in results]
@@ -404,7 +463,7 @@ def agreement_view(url: str, size: Sequence[int], results: Sequence[ModelResult]
 
 
 def scale(highest: float, unit: str, digits: int) -> Scale:
-    """The scale of a view whose ids are numbers."""
+    """Return the scale of a view whose ids stand for numbers."""
     low, high = (f"{value:.{digits}f}{unit}" for value in (0.0, highest))
     return {
         "highest": highest,
@@ -417,7 +476,7 @@ def scale(highest: float, unit: str, digits: int) -> Scale:
 
 
 def scale_colors() -> list[list[int]]:
-    """(256, 3) colors of the scale."""
+    """Return the (256, 3) colors of the scale."""
     points = np.linspace(0, 255, len(SCALE))
     channels = [np.interp(np.arange(256), points, [color[c] for color in SCALE]) for c in range(3)]
     return np.rint(np.stack(channels, 1)).astype(int).tolist()
@@ -426,8 +485,15 @@ def scale_colors() -> list[list[int]]:
 def heat_panel(
     network: ServedModel, probabilities: NDArray[np.float32], choices: Sequence[str]
 ) -> Panel:
-    """(num_classes, h, w) probabilities: for the first choice the winning class's, the network's
-    confidence, and then for each named class its own, 0 where the network has no such class."""
+    """Return the panel of a network's probabilities.
+
+    Args:
+        network: The network.
+        probabilities: (num_classes, h, w) float32.
+        choices: The label of the first map, which shows the confidence (the probability of the
+            predicted class), then the names of the classes of the other maps. Classes that the
+            network does not have get probability 0.
+    """
     names = network.model.class_names
     confidence = probabilities.max(0)
     maps = [confidence] + [
@@ -451,7 +517,7 @@ def heat_panel(
 def uncertainty_panel(
     network: ServedModel, uncertainty: NDArray[np.float32], samples: int
 ) -> Panel:
-    """(H, W) variances, shown as standard deviations."""
+    """Return the panel of (H, W) variances, shown as standard deviations."""
     deviation = np.sqrt(uncertainty)
     caption = strings.mean_deviation(float(deviation.mean()), samples)
     return panel(
@@ -464,7 +530,7 @@ def uncertainty_panel(
 
 
 def error_view(url: str, truth: Truth, judgements: Sequence[Judgement]) -> View:
-    """The ground truth, and beside it each network's errors."""
+    """Return the view of the ground truth and each network's errors."""
     colors: list[list[int]] = [ERROR_COLORS[kind] for kind in (RIGHT, WRONG, VOID)]
     panels = [truth.panel()] + [
         panel(

@@ -1,4 +1,4 @@
-"""A visitor's place in the queue of what runs networks, and how long it is likely to take."""
+"""A visitor's place in the queue for the networks, and the estimated waiting time."""
 
 import time
 from collections.abc import Callable
@@ -15,8 +15,8 @@ class Place:
     """A place in the queue.
 
     Attributes:
-        ahead: Calls that come before it, with those that are running.
-        seconds: Until its result is there, as a guess.
+        ahead: Number of calls ahead, including those that are running.
+        seconds: Estimated seconds until the result is ready.
     """
 
     ahead: int
@@ -26,16 +26,16 @@ class Place:
 def place_in_queue(
     blocks: gr.Blocks, session: str, expected: float, clock: Callable[[], float] = time.time
 ) -> Place | None:
-    """The place of a session's first call that waits.
+    """Return the place of a session's first waiting call.
 
     Args:
         blocks: The page.
-        session: Gradio's name of the visitor's session.
-        expected: Seconds of a call of a kind that has not been measured yet.
-        clock: Seconds since the epoch.
+        session: Gradio's session hash.
+        expected: Assumed seconds per call of functions that have not been timed yet.
+        clock: Returns the seconds since the epoch.
 
     Returns:
-        None where no call of the session waits.
+        None if no call of the session is waiting.
     """
     queue = blocks._queue
     lane = queue.event_queue_per_concurrency_id.get(LANE)

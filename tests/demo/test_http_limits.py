@@ -208,7 +208,7 @@ def test_what_is_not_on_the_list_is_not_found(client, root, path):
     for prefix in {"", root}:
         status, answer = client(f"GET {prefix}{path}", root=root)
         assert (status, client.got) == (404, None)
-        assert "Not found" in answer["detail"] or "no such file" in answer["detail"]
+        assert "Not found" in answer["detail"] or "File not found" in answer["detail"]
 
 
 def test_routes_of_live_streams_and_of_mcp_are_open_where_the_page_has_them(page, policy):
@@ -250,7 +250,7 @@ def test_a_body_has_one_megabyte_on_every_route_whatever_length_it_claims(client
     for headers in ({}, {"content_length": "5"}, {"transfer_encoding": "chunked"}):
         status, answer = client(f"{method} {root}{path}", *chunks, root=root, **headers)
         assert (status, client.got) == (413, None)
-        assert "at most 1000000" in answer["detail"]
+        assert "limit is 1000000" in answer["detail"]
     status, _ = client(f"{method} {root}{path}", root=root, content_length="1000001")
     assert (status, client.got) == (413, None)
 
@@ -304,7 +304,7 @@ def test_what_is_no_uploaded_file_is_refused_with_what_is_accepted(client, value
     (problem,) = answer["detail"]
     assert problem["parameter_name"] == "picture"
     assert "POST /gradio_api/upload" in problem["message"]
-    assert "fetches nothing" in problem["message"]
+    assert "does not fetch anything" in problem["message"]
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_an_answer_is_given_once_to_one_client(client, page):
     request = "GET /gradio_api/call/show/event"
     page._queue.event_ids_to_events["event"] = SimpleNamespace(session_hash="session")
     status, answer = client(request)  # it has just been delivered
-    assert (status, "has been fetched" in answer["detail"]) == (404, True)
+    assert (status, "has already been fetched" in answer["detail"]) == (404, True)
     page._queue.pending_event_ids_session["session"] = {"event"}
     try:
         assert client(request)[0] == 200
@@ -394,7 +394,7 @@ def test_an_upload_is_refused_before_the_disk_is_full(client, monkeypatch):
 def test_a_failure_is_logged_without_the_visitors_text(client, caplog):
     client.failure = RuntimeError("what a visitor wrote")
     status, answer = client("GET /config")
-    assert (status, answer) == (500, {"detail": "The server failed on this request."})
+    assert (status, answer) == (500, {"detail": "The server failed to process this request."})
     assert "RuntimeError" in caplog.text
     assert "test_http_limits.py" in caplog.text  # where it was raised
     assert "what a visitor wrote" not in caplog.text

@@ -82,10 +82,10 @@ def test_an_operators_words_and_order_come_first(own):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"examples": [{"title": "no file"}]}, "is no example; expected an object with"),
+        ({"examples": [{"title": "no file"}]}, "is not a valid example; expected an object with"),
         ({"examples": [{"file": "c.png"}]}, "lists c.png, which is not in"),
-        ({"examples": [{"file": "b.png", "notes": [{"where": 1}]}]}, "is no example"),
-        ([], "holds list; expected an object"),
+        ({"examples": [{"file": "b.png", "notes": [{"where": 1}]}]}, "is not a valid example"),
+        ([], "contains a list; expected an object"),
     ],
 )
 def test_wrong_words_are_explained(own, words, message):

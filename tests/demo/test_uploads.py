@@ -107,7 +107,7 @@ def test_an_upload_that_fails_leaves_nothing_behind(tmp_path, end):
 
 def test_a_form_that_holds_no_file_or_is_none_is_refused_in_words(tmp_path):
     field = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\ntext\r\n--x--\r\n'
-    with pytest.raises(MultiPartException, match="holds no file"):
+    with pytest.raises(MultiPartException, match="does not contain a file"):
         parse(tmp_path, field)
     with pytest.raises(MultiPartException):
         parse(tmp_path, b"no form at all")

@@ -77,13 +77,13 @@ def test_what_is_no_hub_id_is_refused_without_asking(hub, hub_id):
 
 def test_folders_of_the_server_are_never_read(hub, monkeypatch):
     monkeypatch.chdir(hub.folders["org/unet"].parents[1])
-    with pytest.raises(CheckpointError, match="is a folder of this server"):
+    with pytest.raises(CheckpointError, match="is a folder on this server"):
         user_models.UserModels("cpu").get("org/unet")
 
 
 def test_what_is_too_large_is_refused_before_it_is_downloaded(hub, monkeypatch):
     monkeypatch.setattr(user_models, "MAX_BYTES", 1000)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors of org/unet has .* at most"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors of org/unet is .* at most"):
         user_models.UserModels("cpu").get("org/unet")
     assert not hub.downloads
 
@@ -111,7 +111,7 @@ def test_what_is_not_there_or_cannot_be_asked_for_is_told_apart(hub, monkeypatch
         raise ConnectionError("no route")
 
     monkeypatch.setattr(user_models.HfApi, "model_info", unreachable)
-    with pytest.raises(CheckpointError, match="could not be asked for org/unet"):
+    with pytest.raises(CheckpointError, match="could not reach the Hub for org/unet"):
         user_models.UserModels("cpu").get("org/unet")
 
 

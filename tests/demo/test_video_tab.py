@@ -84,4 +84,4 @@ def test_a_frame_that_is_none_is_answered_with_its_number(service):
     event = SimpleNamespace(number=3, image="nothing")
     _, answer = camera.answer_frame("weights_card/unet-camvid", event)
     assert answer["number"] == 3
-    assert "a frame of a camera is expected" in answer["problem"]
+    assert "expected a camera frame" in answer["problem"]

@@ -96,16 +96,16 @@ def test_an_image_with_whatever_size_is_compared(page, tiny, photo, tmp_path):
 
 
 def test_scenes_have_their_own_networks_examples_and_words(page):
-    expect(page.locator("#scene-note")).to_contain_text("Streets as seen from a car")
+    expect(page.locator("#scene-note")).to_contain_text("Streets seen from a car")
     page.locator("#scene").get_by_label("People and animals").check()
-    expect(page.locator("#scene-note")).to_contain_text("a background for all the rest")
+    expect(page.locator("#scene-note")).to_contain_text("everything else is background")
     expect(page.locator("#masks figure")).to_have_count(1)
     expect(page.locator("#masks .panels strong")).to_have_text(["U-Net"])
     page.locator("#examples button[data-key=cat]").click()
     finished(page, 451, 300)
     mask = painted(page, "U-Net")
     assert mask.shape == (300, 451, 4)
-    expect(page.locator("#examples .look-for")).to_contain_text("A face that fills the image")
+    expect(page.locator("#examples .look-for")).to_contain_text("The face fills the image")
 
 
 def test_a_background_is_transparent(page, served):

@@ -108,7 +108,7 @@ def test_compare_tells_of_a_network_that_failed(tiny_address, tmp_path):
     client = Client(tiny_address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
     answer = client.predict(handle_file(tmp_path / "thin.png"), "road", api_name="/compare")
     assert answer["models"]["segnet-camvid"] == {
-        "error": "The network failed on this image; smaller images may work."
+        "error": "The network failed on this image; a smaller image may work."
     }
     assert "areas" in answer["models"]["unet-camvid"]
     with pytest.raises(AppError, match="The network failed on this image"):
@@ -120,7 +120,7 @@ def test_compare_tells_of_a_network_that_failed(tiny_address, tmp_path):
     [
         (b"no picture", "unet-camvid", "is not an image"),
         (STREET.read_bytes()[:5000], "unet-camvid", "damaged, cut off"),
-        (STREET.read_bytes(), "no-such-model", "There is no model 'no-such-model'"),
+        (STREET.read_bytes(), "no-such-model", "Unknown model 'no-such-model'"),
     ],
 )
 def test_programs_are_told_what_is_wrong(client, tmp_path, content, model, message):

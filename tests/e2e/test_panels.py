@@ -108,10 +108,10 @@ def test_the_networks_are_told_apart_in_one_table_on_the_first_screen(page):
 
 def test_the_notes_of_an_example_lead_to_the_place(page):
     finished(page, 900, 600)
-    page.get_by_role("button", name="Far pavement").click()
+    page.get_by_role("button", name="Distant pavement").click()
     expect(page.locator("#masks .panels")).to_have_attribute("data-zoomed", "")
     expect(page.locator("#masks .here").first).not_to_be_empty()
-    page.get_by_role("button", name="32s loses posts, 8s brings them back").click()
+    page.get_by_role("button", name="32s loses the posts, 8s recovers them").click()
     expect(page.locator("#skips .panels")).to_have_attribute("data-zoomed", "")
     expect(page.locator("#skips .panels")).to_be_in_viewport()
     screenshot(page, "notes")

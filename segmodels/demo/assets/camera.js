@@ -1,10 +1,10 @@
-// The camera: sends a frame to the server, and the next one when that is answered, so that frames
-// are dropped and never wait. Gradio calls this with `element`, `props`, `trigger` and `watch`
-// (gr.HTML, js_on_load); the server answers { number, problem } (see demo/video_tab.py).
+// The camera: sends a frame to the server and the next one once it has been answered, so frames are
+// dropped rather than queued. Gradio runs this with `element`, `props`, `trigger` and `watch`
+// (js_on_load of gr.HTML); the server answers { number, problem } (see demo/video_tab.py).
 
-const SIZE = 640; // longer side of a frame, pixels
-const LIVE_SECONDS = 180; // after which it stops: a forgotten camera takes time from others
-const PATIENCE_SECONDS = 30; // for an answer
+const SIZE = 640; // longer side of a frame in pixels
+const LIVE_SECONDS = 180; // stop after this time, so a forgotten camera does not slow down others
+const PATIENCE_SECONDS = 30; // timeout for an answer
 const { labels } = props;
 const box = element.querySelector(".camera");
 const button = make("button", { type: "button", className: "text", textContent: labels.start });

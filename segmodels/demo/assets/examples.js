@@ -1,6 +1,6 @@
-// The strip of example images and of the last images of this visit, which the browser alone keeps.
-// It also takes images that are pasted or dropped anywhere on the page. Gradio calls this with
-// `element`, `props`, `trigger` and `watch` (gr.HTML, js_on_load).
+// The strip of example images and of the visitor's latest images, which are kept only in the
+// browser. Also accepts images that are pasted or dropped anywhere on the page. Gradio runs this
+// with `element`, `props`, `trigger` and `watch` (js_on_load of gr.HTML).
 
 const KEPT = 5;
 const strip = element.querySelector(".strip");
@@ -9,7 +9,7 @@ const recent = make("div", { className: "thumbnails recent", hidden: true });
 const caption = make("div", { className: "look-for" });
 caption.setAttribute("aria-live", "polite");
 strip.replaceChildren(examples, recent, caption);
-const files = []; // { file, url }, the latest first
+const files = []; // { file, url }, latest first
 let current = new URLSearchParams(window.location.search).get("example");
 
 function make(tag, properties = {}, ...children) {
@@ -25,7 +25,7 @@ function thumbnail(src, title, press) {
   return button;
 }
 
-// The name of a file that the browser cannot show.
+// Show the file name if the browser cannot display the image.
 function named(button, name) {
   button.querySelector("img").addEventListener("error", () => {
     button.replaceChildren(make("span", { className: "name", textContent: name }));
@@ -68,7 +68,7 @@ function mark() {
   caption.hidden = !example;
 }
 
-// The place of a note, enlarged in the viewer that shows it best; it may have to be filled first.
+// Zoom to a note in the viewer that shows it best, retrying until that viewer has been filled.
 function look(note, attempts = 60) {
   if (note.tab && attempts === 60) document.getElementById(`tab-${note.tab}-button`)?.click();
   const viewer = note.tab || "masks";
@@ -84,7 +84,7 @@ function choose(example) {
   trigger("select", { key: example.key });
 }
 
-// An image of the visitor's, as if it had been chosen with the button.
+// Submit a visitor's image as if it had been chosen with the button.
 function give(file) {
   const input = document.querySelector("#input-buttons input[type=file]");
   if (!input) return;
@@ -94,7 +94,7 @@ function give(file) {
   input.dispatchEvent(new Event("change", { bubbles: true }));
 }
 
-// Remember an image that was given in whatever way.
+// Add an image to the visitor's latest images, however it was provided.
 function remember(file) {
   current = "";
   window.segmodels?.address({ example: "" });
@@ -130,13 +130,13 @@ document.addEventListener("drop", (event) => {
   give(file);
 }, true);
 
-// A button of a sentence that offers another scene.
+// The button of the notice that suggests another scene.
 document.addEventListener("click", (event) => {
   const { scene } = event.target.closest?.("button[data-scene]")?.dataset ?? {};
   if (scene) document.querySelector(`#scene input[value="${CSS.escape(scene)}"]`)?.click();
 });
 
-// Of another scene: its first example takes the place of one that it does not have.
+// On a change of scene, select its first example if it does not have the current one.
 watch("value", () => {
   const keys = (props.value ?? []).map(({ key }) => key);
   if (current && !keys.includes(current)) {

@@ -1,15 +1,16 @@
 // The viewer: maps over one image, side by side. The server sends the image once and each map as
-// compressed bytes (see segmodels/demo/viewer.py); colors, opacity, classes, zoom, views and what
-// each panel shows change here. A layer is a map with its names and colors, a panel is a place on
-// the page that shows one. Gradio calls this with `element`, `props`, `trigger` and `watch` (gr.HTML, js_on_load).
+// compressed bytes (see segmodels/demo/viewer.py). Colors, opacity, classes, zoom, views and the
+// contents of the panels are handled here. A layer is a map with its names and colors; a panel is
+// the element that displays one. Gradio runs this with `element`, `props`, `trigger` and `watch`
+// (js_on_load of gr.HTML).
 
 const MAX_ZOOM = 32;
 const FULL = '<svg viewBox="0 0 16 16" width="14" height="14" aria-hidden="true"><path fill="none" '
   + 'stroke="currentColor" stroke-width="2" d="M1 5V1h4M11 1h4v4M15 11v4h-4M5 15H1v-4"/></svg>';
-const WIDE = 2.4; // of width to height, from which on the panels lie below each other
+const WIDE = 2.4; // aspect ratio (width / height) from which panels are stacked vertically
 const MOST_PANELS = 4;
-const DEFAULTS = { view: "overlay", tab: "areas" }; // what the address leaves out
-const STEP = 0.02; // of the image, that an arrow key moves the pointer
+const DEFAULTS = { view: "overlay", tab: "areas" }; // values omitted from the address
+const STEP = 0.02; // fraction of the image that an arrow key moves the pointer
 const group = `viewer-${Math.random().toString(36).slice(2)}`;
 const isMain = Boolean(element.closest("#masks"));
 const shared = sharedState();
@@ -30,13 +31,13 @@ root.replaceChildren(bar, legend, grid, readout, status);
 let value = null;
 let shape = "";
 let legendShape = "";
-let layers = []; // of the networks, then the extras, and last the image alone
+let layers = []; // the networks' layers, then the extras, then the plain image
 let panels = [];
 let pointed = null;
 let previewed = "";
-let differs = null; // where the panels' classes differ, 1 a pixel
+let differs = null; // per pixel: 1 where the panels' classes differ
 
-// ---- what all viewers of the page share ----
+// ---- state shared by all viewers on the page ----
 
 function sharedState() {
   window.segmodels ??= {
@@ -73,8 +74,8 @@ async function unpacked(base64) {
 
 class Layer {
   constructor(key, number) {
-    this.key = key; // its place among the networks, "extra0" or "image"
-    this.number = number; // its place in the ids of a legend entry
+    this.key = key; // index of the network, "extra0" or "image"
+    this.number = number; // index into the ids of a legend entry
   }
 
   get title() {
@@ -87,16 +88,16 @@ class Layer {
     if (map === this.map) return;
     this.map = map;
     const [width, height] = data.size ?? [0, 0];
-    // The view of a camera keeps its mask until the next one is unpacked.
+    // The camera view keeps its mask until the next one has been decompressed.
     if (isMain || this.ids?.length !== width * height) this.ids = null;
     const ids = map ? await unpacked(map) : null;
-    if (map !== this.map) return; // a newer one came in the meantime
+    if (map !== this.map) return; // replaced by a newer map in the meantime
     this.ids = ids;
     compareMaps();
     panels.forEach((panel) => panel.draw());
   }
 
-  // The color of each id as 32 bits, classes that are off being transparent.
+  // The 32-bit color of each id; hidden classes are transparent.
   table() {
     const table = new Uint32Array(256);
     const bytes = new Uint8Array(table.buffer);
@@ -185,7 +186,7 @@ class Panel {
       if (event.pointerType === "mouse") point(null);
     });
     this.stage.addEventListener("wheel", (event) => {
-      if (event.deltaY > 0 && state.zoom.scale === 1) return; // nothing to leave: the page scrolls
+      if (event.deltaY > 0 && state.zoom.scale === 1) return; // zoomed out: let the page scroll
       event.preventDefault();
       zoomAt(Math.exp(-event.deltaY / 300), ...this.place(event));
     }, { passive: false });
@@ -199,7 +200,7 @@ class Panel {
     this.view.addEventListener("keydown", (event) => this.pressed(event));
   }
 
-  // The event's place in the stage, as fractions of its size.
+  // The event's position in the stage, as fractions of its size.
   place(event) {
     const box = this.stage.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
@@ -277,7 +278,7 @@ class Panel {
     this.draw();
   }
 
-  // What this panel can show.
+  // Update the choice of what this panel can show.
   offer() {
     const { labels } = value;
     this.chooser.parentElement.classList.toggle("fixed", value.panels.length + value.extras.length < 2
@@ -307,12 +308,12 @@ class Panel {
   }
 }
 
-// What a control of a panel asks of the server.
+// Send the request of a panel's control to the server.
 function ask(kind, panel, more = {}) {
   trigger("select", { kind, panel, ...more });
 }
 
-// A layer, or a network that has to be run first, in a panel.
+// Show a layer, or a network that has to be run first, in a panel.
 function showInPanel(number, key) {
   if (key.startsWith("network:")) {
     const place = Number(panels[number].layer.key);
@@ -327,7 +328,7 @@ function showInPanel(number, key) {
   show();
 }
 
-// What a panel shows: what was picked for it, if there is such a layer, or else the one of its place.
+// The layer of a panel: the one picked for it if it still exists, otherwise the one at its index.
 function layerAt(number) {
   return layerOf(state.picked[number]) ?? layers[number];
 }
@@ -341,7 +342,7 @@ function setCount(count) {
   arrange();
 }
 
-// Panels for what is to be shown.
+// Create and arrange the panels.
 function arrange() {
   panels = Array.from({ length: panelCount() }, (_, number) => panels[number] ?? new Panel(number));
   grid.replaceChildren(...panels.map((panel) => panel.figure));
@@ -361,7 +362,7 @@ function paint(canvas, layer) {
   Object.assign(canvas, { width, height }).getContext("2d").putImageData(image, 0, 0);
 }
 
-// Black lines where the class changes, about a pixel of the screen wide.
+// Draw black lines about one screen pixel wide where the class changes.
 function outline(pixels, ids, width, height, shown) {
   const reach = Math.max(1, Math.round(width / (shown || width)));
   for (let y = 0; y < height; y++) {
@@ -398,7 +399,7 @@ function compareMaps() {
   }
 }
 
-// Centers of the places where most pixels differ, most first, apart from each other.
+// Centers of the cells with the most differing pixels, in descending order and well separated.
 function disagreements(count = 12, cells = 24) {
   const [width, height] = layers.find((layer) => layer.ids).data.size;
   const side = Math.max(1, Math.ceil(Math.max(width, height) / cells));
@@ -421,7 +422,7 @@ function disagreements(count = 12, cells = 24) {
   ]);
 }
 
-// A pixel near (x, y) where the panels differ.
+// The pixel nearest to (x, y) where the panels differ.
 function nearestDifference(x, y) {
   const [width, height] = layers.find((layer) => layer.ids).data.size;
   let best = [x, y];
@@ -462,9 +463,9 @@ function point(x, y, aloud = false) {
   readout.textContent = pointed && aloud ? said.join(" · ") : "";
 }
 
-// ---- zoom: the same part of the image in all panels ----
+// ---- zoom, synchronized across all panels ----
 
-// From fractions of the stage to fractions of the image.
+// Convert fractions of the stage to fractions of the image.
 function inImage(x, y) {
   return [state.zoom.left + x / state.zoom.scale, state.zoom.top + y / state.zoom.scale];
 }
@@ -476,7 +477,7 @@ function moveTo(left, top) {
   show();
 }
 
-// By a factor, so that what is at (x, y) of the stage stays there.
+// Zoom by a factor, keeping the point at (x, y) of the stage in place.
 function zoomAt(factor, x, y) {
   const [imageX, imageY] = inImage(x, y);
   state.zoom.scale = Math.min(MAX_ZOOM, Math.max(1, state.zoom.scale * factor));
@@ -484,7 +485,7 @@ function zoomAt(factor, x, y) {
   moveTo(imageX - x / state.zoom.scale, imageY - y / state.zoom.scale);
 }
 
-// To a scale, with (x, y) of the image in the middle.
+// Zoom to a scale, centered on (x, y) of the image.
 function zoomTo(scale, x, y) {
   state.zoom.scale = Math.min(MAX_ZOOM, Math.max(1, scale));
   moveTo(x - 0.5 / state.zoom.scale, y - 0.5 / state.zoom.scale);
@@ -497,7 +498,7 @@ function bringIntoView(x, y) {
   moveTo(into(x, left), into(y, top));
 }
 
-// ---- what is shown, and how ----
+// ---- display options ----
 
 function show() {
   const { scale, left, top } = state.zoom;
@@ -579,7 +580,7 @@ function buildBar() {
 function controls() {
   const { labels } = value;
   const parts = [];
-  const more = []; // what a phone folds away
+  const more = []; // collapsed on phones
   if (value.choices.length) {
     state.choice = Math.min(state.choice, value.choices.length - 1);
     const options = value.choices.map((name, number) => [number, name]);
@@ -653,7 +654,7 @@ function controls() {
   return parts;
 }
 
-// A link to an example, or the comparison of an image of the visitor's as an image.
+// Share an example as a link, or the comparison of a visitor's own image as an image.
 async function share() {
   if (value.share === "image") {
     ask("share", 0);
@@ -663,7 +664,7 @@ async function share() {
   try {
     await navigator.clipboard.writeText(link);
     readout.textContent = value.labels.copied;
-  } catch { // not allowed, or not over https: the visitor copies it
+  } catch { // not permitted, or not over https: let the visitor copy it
     window.prompt(value.labels.link, link);
   }
 }
@@ -671,7 +672,7 @@ async function share() {
 function toggleFull() {
   if (document.fullscreenElement) document.exitFullscreen();
   else if (root.requestFullscreen) root.requestFullscreen();
-  else root.classList.toggle("full"); // where a phone has no full screen for elements
+  else root.classList.toggle("full"); // some phones do not support full-screen elements
 }
 
 // ---- legend ----
@@ -723,7 +724,7 @@ function isolate(name) {
 
 function buildLegend() {
   const { labels } = value;
-  state.isolated = null; // the entry under the pointer is replaced, and is never told that it was left
+  state.isolated = null; // the entry under the pointer is replaced without a leave event
   if (value.scale) {
     const ramp = make("span", { className: "ramp" });
     ramp.style.background = `linear-gradient(to right, ${value.scale.colors.map((c) => `rgb(${c.join()})`)})`;
@@ -790,8 +791,8 @@ function update() {
   if (isMain && before && before.image !== value.image) scrollToResults();
 }
 
-// The browser cannot show every format that the server reads: then its copy is shown, in the place
-// of the file that this value is of (`previewed`), or of the copy of an earlier image.
+// The server reads formats that browsers cannot display. In that case, show the server's JPEG in
+// place of the file that this value belongs to (`previewed`), or of the copy of an earlier image.
 function showPreview() {
   const preview = document.querySelector("#picture img");
   if (!preview || !value?.image) return;
@@ -800,7 +801,7 @@ function showPreview() {
   if (isUnreadable || (previewed.startsWith("data:") && previewed !== value.image)) preview.src = value.image;
 }
 
-// On a phone the masks are below the fold when a new image has been chosen.
+// On phones, the masks are below the fold after a new image is chosen.
 function scrollToResults() {
   if (window.innerWidth > 640) return;
   grid.scrollLeft = 0;
@@ -813,7 +814,7 @@ shared.viewers.add(() => {
   buildLegend();
   panels.forEach((panel) => panel.draw());
 });
-// A place of the image enlarged, as a note of an example asks for.
+// Zoom to a point of interest, as requested by a note of an example.
 shared.lookers ??= {};
 shared.lookers[element.closest("#masks, #skips")?.id] = ({ x, y, zoom }) => {
   if (!value || !isVisible() || !layers[0].ids) return false;
@@ -830,7 +831,7 @@ if (isMain) {
   if (wanted.get("tab")) openTab(wanted.get("tab"));
 }
 
-// The server opens the tab of the address as the page loads, which Gradio does not always show.
+// Open the tab given in the address; Gradio does not always apply the tab selected by the server.
 function openTab(name, attempts = 20) {
   const tab = document.getElementById(`tab-${name}-button`);
   if (tab?.getAttribute("aria-selected") === "true" && attempts < 18) return;
