@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_session
+from huggingface_hub import HfApi, constants, get_session
 from huggingface_hub.errors import HTTPError
 
 from segmodels.hub.filenames import CONFIG_NAME
-from segmodels.hub.upload import REACHABLE_WITHIN
 
 ORG_VARIABLE = "SEGMODELS_HUB_ORG"
 MODELS_FOLDER = "weights_card"
@@ -41,7 +40,8 @@ def list_models() -> list[str]:
     if organisation:
         try:
             api = HfApi()
-            get_session().head(api.endpoint, timeout=REACHABLE_WITHIN)  # listing retries for 20 s
+            # One attempt first: listing would retry for 20 s.
+            get_session().head(api.endpoint, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             models = api.list_models(author=organisation, filter="segmodels")
             names.update(model.id.rpartition("/")[2] for model in models)
         except (HTTPError, OSError) as error:

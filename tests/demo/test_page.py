@@ -1,10 +1,10 @@
 """The page as it is built, before it is served."""
 
-import asyncio
 import threading
 
 from segmodels.demo.callbacks import Callbacks
 from segmodels.demo.page import build_page
+from tests.support import loops
 
 
 def test_the_interpreter_waits_for_the_thread_that_warms_the_networks_up(networks, monkeypatch):
@@ -19,9 +19,6 @@ def test_the_interpreter_waits_for_the_thread_that_warms_the_networks_up(network
         build_page(networks)
 
     monkeypatch.setattr(Callbacks, "warm_up", warm_up)
-    # In a thread of its own: a browser that another test drives may hold a loop of this one's.
-    thread = threading.Thread(target=lambda: asyncio.run(build()))
-    thread.start()
-    thread.join()
+    loops.run(build())
     assert done.wait(60)
     assert threads == [("road", False)]
