@@ -24,10 +24,10 @@ ENVIRONMENT = Path(os.environ.get("SEGMODELS_VENV") or HERE / ".venv")
 # The extra of pyproject.toml that a command needs; commands not named here need "train".
 EXTRAS = {"demo": "demo", "predict": "", "export": "export", "push": "export"}
 EXTRAS |= {"test": "test", "docs": "docs"}
-# pytest runs in a process a processor, four at most. Each computes in one thread, and so do the
-# processes that tests start.
-PARALLEL = ("--numprocesses=logical", "--maxprocesses=4", "--dist=worksteal")
-CHECKS = ("ruff format --check", "ruff check", "mypy", "lint-imports")
+# pytest's processes, one more than processors, since tests also wait; tests/conftest.py groups the
+# tests. Each process computes in one thread, and so do those that tests start.
+PARALLEL = (f"--numprocesses={min((os.cpu_count() or 1) + 1, 4)}", "--no-loadscope-reorder")
+CHECKS = ("ruff format --check", "ruff check", "lint-imports")
 
 
 def main() -> int:
@@ -46,14 +46,20 @@ def main() -> int:
         return subprocess.call([python, "-m", "mkdocs", *subcommand], cwd=HERE)
     if command != "test":
         return subprocess.call([python, "-m", "segmodels", command, *arguments])
-    if lowest:
-        arguments.remove("--lowest")
-    else:
-        for tool, *options in map(str.split, CHECKS):
-            if subprocess.call([python.with_name(tool), *options], cwd=HERE):
-                return 1
     environ = {"OMP_NUM_THREADS": "1", **os.environ}
-    return subprocess.call([python, "-m", "pytest", *PARALLEL, *arguments], cwd=HERE, env=environ)
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start many processes
+    pytest: list[str | Path] = [python, "-m", "pytest", *PARALLEL, *arguments]
+    if lowest:
+        pytest.remove("--lowest")
+        return subprocess.call(pytest, cwd=HERE, env=environ)
+    for tool, *options in map(str.split, CHECKS):
+        if subprocess.call([python.with_name(tool), *options], cwd=HERE):
+            return 1
+    # mypy takes half a minute, so it runs beside the tests.
+    with subprocess.Popen([python.with_name("mypy")], cwd=HERE, stdout=subprocess.PIPE) as mypy:
+        status = subprocess.call(pytest, cwd=HERE, env=environ)
+        print(mypy.communicate()[0].decode())
+    return status or mypy.returncode
 
 
 def set_up(environment: Path, extra: str, *, lowest: bool = False) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from xdist.scheduler import LoadScopeScheduling
 
 from segmodels.models.vgg16 import LAYERS
 from tests.support.datasets import write_camvid, write_msrc
@@ -13,13 +14,27 @@ from tests.support.hub_server import LoopbackHub
 from tests.support.hub_state import User
 
 
+class GroupScheduling(LoadScopeScheduling):
+    """Give a worker a file's tests, which share fixtures, or all browser tests."""
+
+    def _split_scope(self, nodeid):
+        path = nodeid.partition("::")[0]
+        return "browser" if path.startswith("tests/e2e/") else path
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return GroupScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    if list(Path(__file__).parents[1].glob("weights_card/*/model.safetensors")):
-        return
-    missing = pytest.mark.skip(reason="weights_card/ holds no weights here (source distribution)")
+    """Skip the tests whose weights are missing, and start with those that take longest."""
+    complete = any(Path(__file__).parents[1].glob("weights_card/*/model.safetensors"))
+    skip = pytest.mark.skip(reason="weights_card/ holds no weights here (source distribution)")
     for item in items:
-        if item.get_closest_marker("weights"):
-            item.add_marker(missing)
+        if item.get_closest_marker("weights") and not complete:
+            item.add_marker(skip)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (not item.get_closest_marker("browser"), item.path not in slow))
 
 
 @pytest.fixture

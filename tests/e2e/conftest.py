@@ -7,6 +7,7 @@ import pytest
 from tests.support.pages import address, browser, page, served, tiny_address  # noqa: F401
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests/conftest.py, which asks for the marker
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):

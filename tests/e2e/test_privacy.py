@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from segmodels.demo.strings import TABS
-from tests.support.pages import WAIT, finished, open_tab, opened
+from tests.support.pages import WAIT, finished, open_tab, opened, settled
 from tests.support.server import PATIENCE, SWEPT, running, upload_folder, write_networks
 
 
@@ -33,7 +33,7 @@ def test_every_file_of_a_visit_to_all_tabs_is_deleted(browser, demo, tmp_path):
         finished(page, 60, 40)
         for tab in TABS.values():
             open_tab(page, tab)
-            page.wait_for_timeout(500)
+            settled(page)
             seen |= set(folder.rglob("*.*"))
         open_tab(page, TABS["downloads"])
         expect(page.locator("#files a").first).to_be_visible(timeout=WAIT)

@@ -68,6 +68,6 @@ def test_the_camera_is_segmented_live_until_it_is_stopped(browser, tiny_address)
         expect(page.locator("#camera-view figcaption strong")).to_have_text(re.compile("SegNet"))
         screenshot(page, "camera")
         open_tab(page, strings.TABS["areas"])
+        expect(status).to_have_text(strings.CAMERA["hidden"])  # before the next frame
         open_tab(page, strings.TABS["camera"])
-        expect(status).to_have_text(strings.CAMERA["hidden"])
         expect(camera.get_by_role("button", name="Start camera")).to_be_visible()

@@ -10,7 +10,7 @@ import pytest
 
 from segmodels import UNet
 from tests.support.hub_client import Client
-from tests.support.serving import PATIENCE
+from tests.support.serving import PATIENCE, free_port
 
 PUSH = """
 from segmodels import UNet
@@ -41,9 +41,7 @@ result = [parameters, config["id2label"], card.data.library_name, files]
 def mirror(hub, tmp_path_factory):
     """A client whose Hub is olah, whose Hub is the loopback one."""
     home = tmp_path_factory.mktemp("olah")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "olah.server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--hf-scheme", "http", "--hf-netloc", hub.url.removeprefix("http://")]
     command += ["--hf-lfs-netloc", hub.url.removeprefix("http://"), "--metadata-cache-ttl", "0"]

@@ -1,7 +1,6 @@
 """Many pictures: as one by one, in batches, resumed, and shared among processes."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from segmodels.data.image_io import read_image_array
 from segmodels.inference.batch import Done, Failure, Predictor
 from segmodels.inference.result_files import Job, Origin
 from tests.support.datasets import CLASS_NAMES
-from tests.support.serving import PATIENCE
+from tests.support.serving import PATIENCE, free_port
 
 ROOT = Path(__file__).parents[2]
 ORIGIN = Origin("unet-tiny", "0" * 64)
@@ -132,9 +131,7 @@ def test_two_processes_do_each_image_once_and_report_together(folder, jobs):
     out = jobs[0].class_ids.parent
     command = [sys.executable, "-m", "segmodels", "predict", *(str(j.image) for j in jobs)]
     command += ["--model", str(folder), "--out", str(out), "--resume", "--device", "cpu"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(

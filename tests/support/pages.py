@@ -163,6 +163,13 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
 
+def settled(page: Page) -> None:
+    """Wait until the open tab shows its figures, and what follows from them is laid out."""
+    running = page.locator("[role=tabpanel]:visible figure[data-state=running]")
+    expect(running).to_have_count(0)
+    page.wait_for_timeout(200)
+
+
 def show_in_panel(page: Page, number: int, title: str, viewer: str = "#masks") -> None:
     """Choose what a panel, counted from 1, shows."""
     page.locator(viewer).get_by_label(f"Shown in panel {number}").select_option(label=title)

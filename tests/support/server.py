@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from torch import nn
 
 from segmodels import FCN, SegNet, UNet
 from segmodels.models.base import SegmentationModel
-from tests.support.serving import PATIENCE, ROOT
+from tests.support.serving import PATIENCE, ROOT, free_port
 
 NAMES = ["road", "sky", "car", "tree"]
 # Preludes of `running`: files in the demo's folder say what it does.
@@ -77,9 +76,7 @@ def running(
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The address and the process of the demo, which keeps its files and log.txt in `folder`.
     prelude: Python before it starts. variables: of its environment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = folder / "log.txt"
     environment = {
         **os.environ,

@@ -12,12 +12,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600  # seconds to wait for another process, however busy the machine
 
 
+def free_port() -> int:
+    """A TCP port of the loopback interface on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def serving(log: Path, *command, python=sys.executable, **variables):
     """The address of a page that a Python command serves, with these environment variables."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {k: v for k, v in os.environ.items() if k != "SEGMODELS_MODELS"}
     environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_ANALYTICS_ENABLED": "False"}
     environment |= {name: str(value) for name, value in variables.items()}
