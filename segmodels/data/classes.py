@@ -1,4 +1,4 @@
-"""The classes of a dataset, as its text files declare them."""
+"""Class names and colors, as declared by the text files of a dataset."""
 
 import os
 from collections import Counter
@@ -20,8 +20,8 @@ class Classes:
     """The classes of a dataset.
 
     Attributes:
-        names: In the order of the ids.
-        colors: The id of each color, 255 for void; None if no colors are declared.
+        names: Class names, in the order of the class ids.
+        colors: Class id for each (r, g, b), 255 for void; None if no colors are declared.
     """
 
     names: list[str]
@@ -29,39 +29,49 @@ class Classes:
 
 
 def declared_classes(root: Path) -> Classes | None:
-    """Read classes.txt (`name` or `name r g b` a line) and label_colors.txt (`r g b name`).
+    """Read the classes that a dataset declares.
+
+    The lines of classes.txt are `name` or `name r g b`, those of label_colors.txt `r g b name`.
+
+    Args:
+        root: Folder of the dataset.
 
     Returns:
-        None if there is neither.
+        The classes, or None if neither file exists.
 
     Raises:
-        DataError: For a file that cannot be read, or a declaration that cannot be.
+        DataError: If a file cannot be read, or its declarations are invalid.
     """
     names_file, colors_file = root / "classes.txt", root / "label_colors.txt"
     colored: list[tuple[str, Color]] = []
     if os.path.lexists(colors_file):
-        colored = [_color_first(line, colors_file) for line in lines_of(colors_file)]
+        colored = [_parse_rgb_name(line, colors_file) for line in read_lines(colors_file)]
     if not os.path.lexists(names_file):
         if not colored:
             return None
-        return _classes([name for name, _ in colored], dict(colored), colors_file)
-    lines = lines_of(names_file)
-    split_lines = [_color_last(line, names_file) for line in lines]
-    found = [entry for entry in split_lines if entry is not None]
-    if found and len(found) == len(lines):
-        return _classes([name for name, _ in found], dict(found), names_file)
-    if found and len(found) > len(lines) // 2:
-        odd = next(line for line, entry in zip(lines, split_lines, strict=True) if entry is None)
+        return _checked_classes([name for name, _ in colored], dict(colored), colors_file)
+    lines = read_lines(names_file)
+    parsed = [_parse_name_rgb(line, names_file) for line in lines]
+    entries = [entry for entry in parsed if entry is not None]
+    if entries and len(entries) == len(lines):
+        return _checked_classes([name for name, _ in entries], dict(entries), names_file)
+    if entries and len(entries) > len(lines) // 2:
+        odd = next(line for line, entry in zip(lines, parsed, strict=True) if entry is None)
         raise DataError(
-            f"{names_file} has {shortened(odd)!r} among lines of `name r g b`; it lacks its color"
+            f"{names_file} has the line {shortened(odd)!r} without a color; expected `name r g b`, "
+            "as in the other lines"
         )
-    return _classes(lines, dict(colored) or None, names_file)
+    return _checked_classes(lines, dict(colored) or None, names_file)
 
 
-def lines_of(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped. DataError if it cannot be read."""
+def read_lines(path: Path) -> list[str]:
+    """Read the non-blank lines of a UTF-8 text file, stripped.
+
+    Raises:
+        DataError: If the file cannot be read, is too large or is not UTF-8.
+    """
     try:
-        with open_regular(path, "a text file, UTF-8") as file:
+        with open_regular(path, "a UTF-8 text file") as file:
             content = file.read(MAX_TEXT_BYTES + 1)
     except PictureError as error:
         if path.is_file() and path.stat().st_size == 0:
@@ -69,7 +79,7 @@ def lines_of(path: Path) -> list[str]:
         raise DataError(f"{shortened(path)} cannot be read: {error}") from error
     if len(content) > MAX_TEXT_BYTES:
         raise DataError(
-            f"{path} has more than {MAX_TEXT_BYTES >> 20} MiB; expected a list, a name a line"
+            f"{path} has more than {MAX_TEXT_BYTES >> 20} MiB; expected one name per line"
         )
     try:
         lines = content.decode("utf-8-sig").splitlines()
@@ -78,7 +88,8 @@ def lines_of(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _classes(names: Sequence[str], colors: dict[str, Color] | None, path: Path) -> Classes:
+def _checked_classes(names: Sequence[str], colors: dict[str, Color] | None, path: Path) -> Classes:
+    """Check the declarations; if there are colors, names of void are not classes."""
     if colors is not None:
         names = [name for name in names if name.lower() not in VOID_NAMES]
     if not 1 <= len(names) <= IGNORE_INDEX:
@@ -87,49 +98,55 @@ def _classes(names: Sequence[str], colors: dict[str, Color] | None, path: Path) 
     if len(longest) > MAX_NAME:
         raise DataError(
             f"{path} has a class name of {len(longest)} characters, {shortened(longest, 40)!r}; "
-            f"expected a name a line, of at most {MAX_NAME}"
+            f"expected one name per line, of at most {MAX_NAME} characters"
         )
-    twice = sorted(name for name, times in Counter(names).items() if times > 1)
-    if twice:
-        raise DataError(f"{path} has {', '.join(twice)} twice; class names must differ")
+    duplicates = sorted(name for name, times in Counter(names).items() if times > 1)
+    if duplicates:
+        raise DataError(
+            f"{path} has duplicate class names: {', '.join(duplicates)}; class names must be unique"
+        )
     if colors is None:
         return Classes(list(names))
-    lacking = [name for name in names if name not in colors]
-    if lacking:
-        raise DataError(f"label_colors.txt has no color for {', '.join(lacking)} of classes.txt")
-    of_colors: dict[Color, int] = {}
+    missing = [name for name in names if name not in colors]
+    if missing:
+        raise DataError(
+            f"label_colors.txt has no color for {', '.join(missing)}, listed in classes.txt"
+        )
+    color_ids: dict[Color, int] = {}
     for name, color in colors.items():
-        if color in of_colors:
-            raise DataError(f"{path} gives the color {color} twice; each class needs its own")
-        of_colors[color] = names.index(name) if name in names else IGNORE_INDEX
-    return Classes(list(names), of_colors)
+        if color in color_ids:
+            raise DataError(f"{path} lists the color {color} twice; colors must be unique")
+        color_ids[color] = names.index(name) if name in names else IGNORE_INDEX
+    return Classes(list(names), color_ids)
 
 
-def _color_first(line: str, path: Path) -> tuple[str, Color]:
+def _parse_rgb_name(line: str, path: Path) -> tuple[str, Color]:
     words = line.replace(",", " ").split(maxsplit=3)
-    color = _color(words[:3])
+    color = _parse_color(words[:3])
     if len(words) != 4 or color is None:
         raise DataError(
-            f"{path} has the line {shortened(line)!r}; expected `r g b name`, each of 0 to 255"
+            f"{path} has the line {shortened(line)!r}; expected `r g b name`, with r, g and b from "
+            "0 to 255"
         )
     return words[3].strip(), color
 
 
-def _color_last(line: str, path: Path) -> tuple[str, Color] | None:
-    """None for a line that does not end in three numbers."""
+def _parse_name_rgb(line: str, path: Path) -> tuple[str, Color] | None:
+    """Parse a line of classes.txt; None if it does not end in three numbers."""
     words = line.replace(",", " ").rsplit(maxsplit=3)
     if len(words) != 4 or not all(word.isdecimal() for word in words[1:]):
         return None
-    color = _color(words[1:])
+    color = _parse_color(words[1:])
     if color is None:
         raise DataError(
-            f"{path} has the line {shortened(line)!r}; expected `name r g b`, each of 0 to 255"
+            f"{path} has the line {shortened(line)!r}; expected `name r g b`, with r, g and b from "
+            "0 to 255"
         )
     return words[0].strip(), color
 
 
-def _color(words: Sequence[str]) -> Color | None:
-    # Python refuses to convert numbers of more than 4,300 digits.
+def _parse_color(words: Sequence[str]) -> Color | None:
+    # `int` raises for more than 4,300 digits.
     if len(words) != 3 or not all(word.isdecimal() and len(word) <= 3 for word in words):
         return None
     r, g, b = (int(word) for word in words)

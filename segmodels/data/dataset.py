@@ -1,30 +1,32 @@
-"""Datasets of images with their class ids.
+"""Datasets for semantic segmentation: images with a class id per pixel.
 
-Five layouts are read, recognised by what the folder holds:
+The layout is detected from the contents of the folder:
 
-    DIR/<split>/*, DIR/<split>annot/*                       SegNet's CamVid
-    DIR/<split>.txt, DIR/images/*, DIR/labels/*             lists of stems, a stem a line
+    DIR/<split>/*, DIR/<split>annot/*                       CamVid, as distributed with SegNet
+    DIR/<split>.txt, DIR/images/*, DIR/labels/*             lists of stems, one per line
     DIR/images/*, DIR/labels/*                              without lists: all images are "train"
-    DIR/<name>/images/*, DIR/<name>/masks/*                 2018 Data Science Bowl's: of each image
-                                                            a folder, with a mask for each cell
+    DIR/<name>/images/*, DIR/<name>/masks/*                 2018 Data Science Bowl: one folder per
+                                                            image, with one mask per cell
     DIR/ImageSets/Segmentation/<split>.txt, DIR/JPEGImages/*, DIR/SegmentationClass/*
                                                             PASCAL VOC
 
-DIR/labels may be called DIR/masks. A TIFF of several pages is as many images, and its label then a
-TIFF of as many pages.
+DIR/labels may be named DIR/masks. Each page of a multi-page TIFF is an image; its label is a TIFF
+with the same number of pages.
 
-`DIR/classes.txt` has a class name a line, in the order of the ids. It may be left out for PASCAL
-VOC's own 21 classes and for masks of background and foreground. Image and label have the same
-stem, the label's perhaps with `_L`, `_mask` or `_label` behind it, and any suffix. Labels are
+`DIR/classes.txt` lists the class names, one per line, in the order of the class ids. It is optional
+for the 21 classes of PASCAL VOC, for masks of background and foreground, and for instances. An
+image and its label have the same stem, with any suffix; that of the label may end in `_L`, `_mask`
+or `_label`. Labels are one of
 
-    images of ids, 8-bit grey or palette; 255 is void, and in the first layout the id after the
-        last class is too, as in SegNet's CamVid;
-    images of colors, if the lines of classes.txt are `name r g b`, or DIR/label_colors.txt has
-        lines of `r g b name` (CamVid's own); a name `void` (or unlabelled, ignore) is no class;
-    masks of 0 and 255, if there are two classes and the labels hold nothing else;
-    instances, if there are two classes (background and cell unless classes.txt names them): numbers
-        of the cells in 16 or more bits, or in place of a label's file a folder of that stem with a
-        mask for each cell.
+    class ids, as 8-bit greyscale or palette images; 255 is void and, in the CamVid layout, so is
+        the id after the last class, as in SegNet's version;
+    colors, if the lines of classes.txt are `name r g b`, or if there is a DIR/label_colors.txt with
+        lines `r g b name` (as in the original CamVid); the names `void`, `unlabelled` and `ignore`
+        are not classes;
+    binary masks, if there are two classes and the labels contain only 0 and 255;
+    instances, if there are two classes (background and cell, unless classes.txt names them): cell
+        numbers with 16 or more bits, or, instead of a label file, a folder with the same stem and
+        one mask per cell.
 """
 
 from collections.abc import Callable
@@ -36,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segmodels.data.hold_out import HoldOut
-from segmodels.data.image_io import ImageFacts, PictureError, inspect_image, read_channels
+from segmodels.data.image_io import ImageProperties, PictureError, inspect_image, read_channels
 from segmodels.data.labels import IGNORE_INDEX, DataError, LabelEncoding
 from segmodels.data.layouts import (
     SPLITS,
@@ -55,8 +57,8 @@ __all__ = [
     "HoldOut",
     "Sample",
     "SegmentationData",
+    "format_errors",
     "has_split",
-    "list_errors",
     "open_data",
     "read_split",
 ]
@@ -70,11 +72,12 @@ class SegmentationData:
     """One split of a dataset.
 
     Attributes:
-        class_names: In the order of the ids.
-        samples: Its images.
-        encoding: Of the labels.
-        layout: Where the files are.
-        channels: Of the images; None, 1 or 3: 3 for grey and RGB images, else all that they have.
+        class_names: Class names, in the order of the class ids.
+        samples: Files of each image and its label.
+        encoding: Meaning of the labels' pixel values.
+        layout: Location of the files.
+        channels: Number of channels that images must have. None, 1 or 3: greyscale and RGB images
+            are read with 3 channels, others with all of their channels.
     """
 
     class_names: list[str]
@@ -86,28 +89,42 @@ class SegmentationData:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def picture(self, index: int) -> NDArray[np.uint8]:
-        """(H, W, C) uint8, RGB for C = 3. DataError if it cannot be read, or has other channels."""
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Read an image.
+
+        Returns:
+            (H, W, C) uint8; RGB for C = 3.
+
+        Raises:
+            DataError: If it cannot be read, or has another number of channels.
+        """
         return self._read(index, read_channels)
 
-    def inspect(self, index: int) -> tuple[NDArray[np.uint8], ImageFacts]:
-        """`picture`, and what else its file says."""
+    def inspect(self, index: int) -> tuple[NDArray[np.uint8], ImageProperties]:
+        """Read an image as `image` does, together with the properties of its file."""
         return self._read(index, inspect_image)
 
     def _read(self, index: int, read: Callable[..., T]) -> T:
         channels = None if self.channels in (1, 3) else self.channels
         sample = self.samples[index]
         try:
-            return read(sample.picture, channels, page=sample.page)
+            return read(sample.image, channels, page=sample.page)
         except PictureError as error:
-            raise DataError(f"{sample.picture.with_name(sample.name)}: {error}") from error
+            raise DataError(f"{sample.image.with_name(sample.name)}: {error}") from error
 
     def with_channels(self, channels: int) -> "SegmentationData":
-        """The same with images for a network of so many input channels."""
+        """The same split, with images for a network with this number of input channels."""
         return replace(self, channels=channels)
 
     def target(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) class ids, void as 255. DataError for an id or a color that is neither."""
+        """Read the ground truth of an image.
+
+        Returns:
+            (H, W) uint8 class ids, 255 for void.
+
+        Raises:
+            DataError: If the label cannot be read, or contains an undeclared id or color.
+        """
         sample = self.samples[index]
         try:
             return self.encoding.read(sample.label, sample.page)
@@ -117,50 +134,64 @@ class SegmentationData:
             raise DataError(f"page {sample.page} of {error}") from error
 
     def cells(self, index: int) -> NDArray[np.int32] | None:
-        """(H, W) numbers of the cells, 0 outside them; None unless the labels are instances."""
+        """Read the instances of an image.
+
+        Returns:
+            (H, W) cell numbers, 0 outside cells; None if the label does not tell cells apart.
+
+        Raises:
+            DataError: If the label cannot be read.
+        """
         sample = self.samples[index]
         return self.encoding.cells(sample.label, sample.page)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """(H, W, C) image and (H, W) target. DataError if their sizes differ."""
-        picture, target = self.picture(index), self.target(index)
-        self.check_sizes(index, picture, target)
-        return picture, target
+        """Read an image and its ground truth.
 
-    def check_sizes(self, index: int, picture: NDArray, target: NDArray) -> None:
-        """DataError if a sample's image and target differ in height or width."""
-        if picture.shape[:2] != target.shape:
+        Returns:
+            (H, W, C) uint8 image, see `image`, and (H, W) uint8 target, see `target`.
+
+        Raises:
+            DataError: If one of them cannot be read, or their sizes differ.
+        """
+        image, target = self.image(index), self.target(index)
+        self.check_sizes(index, image, target)
+        return image, target
+
+    def check_sizes(self, index: int, image: NDArray, target: NDArray) -> None:
+        """Raise DataError if an image and its target differ in height or width."""
+        if image.shape[:2] != target.shape:
             sample = self.samples[index]
             raise DataError(
-                f"{sample.label} is {target.shape[1]} x {target.shape[0]} pixels, its image "
-                f"{sample.picture} {picture.shape[1]} x {picture.shape[0]}; they must be equal"
+                f"{sample.label} is {target.shape[1]} x {target.shape[0]} pixels, but its image "
+                f"{sample.image} is {image.shape[1]} x {image.shape[0]}; the sizes must be equal"
             )
 
 
 def read_split(
     folder: str | Path, split: str, hold_out: HoldOut | None = None
 ) -> tuple[SegmentationData, list[str]]:
-    """Read what a split consists of; images and labels are not opened yet.
+    """Find the files of a split, without checking their contents.
 
     Args:
-        folder: Of the dataset.
-        split: "train", "val", ...
-        hold_out: How "train" and "val" are divided, for a dataset without a split "val". Folds
-            divide "train" and "val" together.
+        folder: Folder of the dataset.
+        split: "train", "val", "test" or another split of the dataset.
+        hold_out: How to divide the training images into "train" and "val", for a dataset without
+            a split "val". Folds divide the images of "train" and "val" together.
 
     Returns:
-        What of the split can be used, and the errors in its files' names.
+        The split, without samples that have errors, and the errors.
 
     Raises:
-        DataError: If there is no such split, nothing tells its classes, or it cannot be divided.
+        DataError: If there is no such split, its classes are unknown, or it cannot be divided.
     """
     root = Path(folder)
     if hold_out is not None and split in ("train", "val"):
-        whole, errors = training_images(root, hold_out)
-        held_out = hold_out.held_out(whole.samples)
-        pairs = zip(whole.samples, held_out, strict=True)
-        chosen = [sample for sample, is_held in pairs if is_held == (split == "val")]
-        return replace(whole, samples=chosen), errors
+        data, errors = training_data(root, hold_out)
+        held_out = hold_out.held_out(data.samples)
+        pairs = zip(data.samples, held_out, strict=True)
+        selected = [sample for sample, is_held_out in pairs if is_held_out == (split == "val")]
+        return replace(data, samples=selected), errors
     layout = layout_of(root, split)
     classes, encoding = classes_of(root, layout)
     samples, errors = samples_of(layout)
@@ -169,22 +200,22 @@ def read_split(
     return SegmentationData(classes.names, samples, encoding, layout), errors
 
 
-def training_images(root: Path, hold_out: HoldOut) -> tuple[SegmentationData, list[str]]:
-    """`read_split` of all the images that are divided.
+def training_data(root: Path, hold_out: HoldOut) -> tuple[SegmentationData, list[str]]:
+    """Find the files that `hold_out` divides, see `read_split`.
 
     Raises:
-        DataError: If there is a split "val" already, unless folds divide it too.
+        DataError: If the dataset has a split "val" and `hold_out` is a fraction.
     """
     data, errors = read_split(root, "train")
     if not has_split(root, "val"):
         return data, errors
     if hold_out.val_fraction:
         raise DataError(
-            f"{root} has a split 'val' of its own: leave out --val-fraction, or choose --folds, "
-            "which divide 'train' and 'val' together"
+            f"{root} already has a split 'val'; omit --val-fraction, or use --folds, which divides "
+            "the images of 'train' and 'val' together"
         )
-    val, more = read_split(root, "val")
-    return replace(data, samples=[*data.samples, *val.samples]), [*errors, *more]
+    val, val_errors = read_split(root, "val")
+    return replace(data, samples=[*data.samples, *val.samples]), [*errors, *val_errors]
 
 
 def open_data(
@@ -199,41 +230,46 @@ def open_data(
     """Open a split of a dataset.
 
     Args:
-        folder: Of the dataset.
-        split: "train", "val", "test" or any other that the dataset has; "all" for every image of a
+        folder: Folder of the dataset.
+        split: "train", "val", "test" or another split of the dataset; "all" for every image of a
             dataset without lists.
-        val_fraction: For a dataset without a split "val": the share of its training images that
-            become "val", by groups where file names have a common first part, see `HoldOut`.
-        folds: Divide "train" (and "val", if there is one) into so many parts instead.
-        fold: The part that becomes "val", 0 to folds - 1.
-        seed: Of the draw.
+        val_fraction: Fraction of the training images that become "val", for a dataset without a
+            split "val"; images with a common file name prefix stay together, see `HoldOut`.
+        folds: Number of folds for cross-validation, in place of `val_fraction`; they divide the
+            images of "train" and, if there is one, "val".
+        fold: The fold that becomes "val", 0 to folds - 1.
+        seed: Seed of the division.
 
     Raises:
-        DataError: Naming what is missing or wrong.
+        DataError: If files are missing or inconsistent, or the images cannot be divided.
     """
     hold_out = hold_out_of(val_fraction, folds, fold, seed)
     return open_split(folder, split, hold_out)
 
 
 def open_split(folder: str | Path, split: str, hold_out: HoldOut | None) -> SegmentationData:
-    """`read_split`. DataError for any error."""
+    """Open a split, see `read_split`.
+
+    Raises:
+        DataError: Also for errors that `read_split` returns.
+    """
     data, errors = read_split(folder, split, hold_out)
     if errors:
-        raise DataError(list_errors(errors))
+        raise DataError(format_errors(errors))
     return data
 
 
 def hold_out_of(
     val_fraction: float, folds: int | None, fold: int | None, seed: int
 ) -> HoldOut | None:
-    """The `HoldOut` of these options, None if they hold out nothing."""
+    """Create a `HoldOut` from options; None if they do not hold out any images."""
     if not val_fraction and folds is None and fold is None:
         return None
     return HoldOut(val_fraction, folds, fold, seed)
 
 
-def list_errors(errors: list[str]) -> str:
-    """The first ten, a line each, and how many more there are."""
+def format_errors(errors: list[str]) -> str:
+    """Format errors, one per line; only the first ten of them, and the number of the others."""
     if len(errors) == 1:
         return errors[0]
     more = len(errors) - ERRORS_SHOWN

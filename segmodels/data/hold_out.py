@@ -1,4 +1,4 @@
-"""Validation images taken from the training images, where a dataset has no split of its own."""
+"""Hold-out validation and cross-validation for datasets without a validation split."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,22 +12,24 @@ from segmodels.data.layouts import Sample
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Which of the training images are held out for validation.
+    """Selects the training images that are held out for validation.
 
-    Drawn from the names and the seed alone. Images whose file names share the part before
-    the first underscore (plate3_a.tif, plate3_b.tif) stay together, as long as there are at least
-    two such groups and as many as folds; of a single stack, neighbouring pages stay together.
+    The selection depends only on file names and the seed. Images whose names have the same part
+    before the first underscore (plate3_a.tif, plate3_b.tif) stay together, if there are at least
+    two such groups and at least as many as folds; in a single stack, neighbouring pages stay
+    together.
 
     Attributes:
-        val_fraction: Share of the images to hold out; 0: by folds or names.
-        folds: Of a cross-validation.
-        fold: The one that is held out, 0 to folds - 1.
-        seed: Of the draw.
-        names: The `Sample.key` of each image that is held out, as a training recorded them, in
-            place of a draw.
+        val_fraction: Fraction of the images to hold out; 0 if `folds` or `names` is given.
+        folds: Number of folds for cross-validation.
+        fold: The fold to hold out, 0 to folds - 1.
+        seed: Seed of the selection.
+        names: The `Sample.key` of each image to hold out, as recorded by a training run, in
+            place of a random selection.
 
     Raises:
-        DataError: For values out of range.
+        DataError: If a value is out of range, or not exactly one of `val_fraction`, `folds` and
+            `names` is given.
     """
 
     val_fraction: float = 0.0
@@ -39,17 +41,18 @@ class HoldOut:
     def __post_init__(self) -> None:
         if (self.folds is None) != (self.fold is None):
             raise DataError(
-                f"folds and fold go together, got folds {self.folds} and fold {self.fold}"
+                f"folds and fold must be given together, got folds {self.folds} and fold "
+                f"{self.fold}"
             )
         chosen = [bool(self.val_fraction), self.folds is not None, self.names is not None]
         if sum(chosen) != 1:
             raise DataError(
-                f"give either val_fraction or folds with fold, got val_fraction "
-                f"{self.val_fraction:g}, folds {self.folds}"
+                "expected either val_fraction or folds and fold, got val_fraction "
+                f"{self.val_fraction:g} and folds {self.folds}"
             )
         if self.folds is None and not 0 <= self.val_fraction < 1:
             raise DataError(
-                f"val_fraction must be more than 0 and less than 1, got {self.val_fraction:g}"
+                f"val_fraction must be between 0 and 1 (exclusive), got {self.val_fraction:g}"
             )
         if self.folds is not None and not (self.folds >= 2 and 0 <= (self.fold or 0) < self.folds):
             raise DataError(
@@ -58,58 +61,62 @@ class HoldOut:
             )
 
     def held_out(self, samples: Sequence[Sample]) -> list[bool]:
-        """Whether each of the samples is held out: at least one, and not all.
+        """Return whether each sample is held out: at least one of them, and not all.
 
         Raises:
-            DataError: If there are too few, or recorded ones are missing.
+            DataError: If there are too few samples, or recorded ones are missing.
         """
         if self.names is not None:
-            return self._recorded(samples, self.names)
-        least = self.folds or 2
-        if len(samples) < least:
+            return self._select_recorded(samples, self.names)
+        min_groups = self.folds or 2
+        if len(samples) < min_groups:
             raise DataError(
-                f"{len(samples)} images cannot be divided into {least} parts: choose fewer --folds"
+                f"{len(samples)} images cannot be divided into {min_groups} parts; add images or "
+                "use fewer --folds"
             )
         parts = self.folds or max(2, round(1 / self.val_fraction))
-        groups = _groups(samples, parts, least)
-        groups.sort(key=lambda group: self._draw(samples[group[0]]))
-        chosen = set(self._fold(groups) if self.folds else self._fraction(groups, len(samples)))
-        return [index in chosen for index in range(len(samples))]
+        groups = _group_samples(samples, parts, min_groups)
+        groups.sort(key=lambda group: self._sort_key(samples[group[0]]))
+        if self.folds:
+            selected = set(self._select_fold(groups))
+        else:
+            selected = set(self._select_fraction(groups, len(samples)))
+        return [index in selected for index in range(len(samples))]
 
     def describe(self, samples: Sequence[Sample]) -> str:
-        """One line on what is held out of the samples."""
+        """Describe in one line which samples are held out."""
         pairs = list(zip(samples, self.held_out(samples), strict=True))
-        held = [_prefix(sample) for sample, is_held in pairs if is_held]
-        kept = {_prefix(sample) for sample, is_held in pairs if not is_held}
-        line = f"validation on {len(held)} of the {len(samples)} training images, held out"
-        if len(set(held)) < len(held) and not kept & set(held):
-            line += f" by the first part of their file names: {', '.join(sorted(set(held)))}"
+        held_out = [_prefix(sample) for sample, is_held_out in pairs if is_held_out]
+        kept = {_prefix(sample) for sample, is_held_out in pairs if not is_held_out}
+        line = f"validation on {len(held_out)} of the {len(samples)} training images, held out"
+        if len(set(held_out)) < len(held_out) and not kept & set(held_out):
+            line += f" by file name prefix: {', '.join(sorted(set(held_out)))}"
         return line
 
-    def _draw(self, sample: Sample) -> bytes:
-        """A number that depends on the seed and the name alone, also in years to come."""
+    def _sort_key(self, sample: Sample) -> bytes:
+        """Pseudo-random key that depends only on the seed and the name, for every version."""
         return hashlib.sha256(f"{self.seed} {sample.key}".encode()).digest()
 
-    def _recorded(self, samples: Sequence[Sample], names: frozenset[str]) -> list[bool]:
+    def _select_recorded(self, samples: Sequence[Sample], names: frozenset[str]) -> list[bool]:
         missing = sorted(names - {sample.key for sample in samples})
         if missing:
             raise DataError(
-                f"{len(missing)} images that the training held out are not in the dataset, "
-                f"{missing[0]} for example: give the dataset that the network was trained on"
+                f"{len(missing)} images that the training held out are not in the dataset (such as "
+                f"{missing[0]}); use the dataset that the network was trained on"
             )
         return [sample.key in names for sample in samples]
 
-    def _fraction(self, groups: list[list[int]], count: int) -> list[int]:
-        """Groups in their order, each that brings the number of images nearer to the fraction."""
+    def _select_fraction(self, groups: list[list[int]], count: int) -> list[int]:
+        """Select, in order, each group that brings the number of images closer to the target."""
         target = min(count - 1, max(1, round(self.val_fraction * count)))
-        held: list[int] = []
+        selected: list[int] = []
         for group in groups:
-            if abs(len(held) + len(group) - target) < abs(len(held) - target):
-                held += group
-        return held or min(groups, key=len)
+            if abs(len(selected) + len(group) - target) < abs(len(selected) - target):
+                selected += group
+        return selected or min(groups, key=len)
 
-    def _fold(self, groups: list[list[int]]) -> list[int]:
-        """The largest groups first, each to the fold that has the fewest images."""
+    def _select_fold(self, groups: list[list[int]]) -> list[int]:
+        """Assign groups to folds, largest first, each to the fold with the fewest images."""
         assert self.folds is not None
         assert self.fold is not None
         parts: list[list[int]] = [[] for _ in range(self.folds)]
@@ -118,18 +125,25 @@ class HoldOut:
         return parts[self.fold]
 
 
-def _groups(samples: Sequence[Sample], parts: int, least: int) -> list[list[int]]:
-    """Indices of the samples that stay together. parts: of a single stack."""
+def _group_samples(samples: Sequence[Sample], parts: int, min_groups: int) -> list[list[int]]:
+    """Group the indices of samples that must stay together.
+
+    Args:
+        samples: The samples.
+        parts: Number of groups for the pages of a single stack.
+        min_groups: With fewer file name prefixes than this, each sample is a group.
+    """
     groups: dict[str, list[int]] = {}
-    for index in sorted(range(len(samples)), key=lambda i: (samples[i].picture, samples[i].page)):
+    for index in sorted(range(len(samples)), key=lambda i: (samples[i].image, samples[i].page)):
         groups.setdefault(_prefix(samples[index]), []).append(index)
-    if len(groups) >= least:
+    if len(groups) >= min_groups:
         return list(groups.values())
-    if len({sample.picture for sample in samples}) == 1:
+    if len({sample.image for sample in samples}) == 1:
         blocks = np.array_split(np.arange(len(samples)), min(parts, len(samples)))
         return [block.tolist() for block in blocks]
     return [[index] for index in range(len(samples))]
 
 
 def _prefix(sample: Sample) -> str:
-    return sample.picture.stem.partition("_")[0]
+    """File name up to the first underscore."""
+    return sample.image.stem.partition("_")[0]

@@ -1,4 +1,4 @@
-"""Label images: class ids, colors or 0/255 masks -> class ids."""
+"""Reading of label images: class ids, colors, binary masks or instances."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,48 +12,43 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from segmodels.data import _tiff, camvid
-from segmodels.data._untrusted_images import is_lossless_webp, open_regular, opened
-from segmodels.data.image_io import (
-    MAX_PIXELS,
-    NPY,
-    PictureError,
-    exif_orientation,
-    list_images,
-    load_npy,
-    seek_page,
-    turned,
-)
+from segmodels.data._untrusted_images import is_lossless_webp, open_image, open_regular
+from segmodels.data.image_folder import list_images
+from segmodels.data.image_io import MAX_PIXELS, PictureError
+from segmodels.data.multispectral import NPY, load_npy
+from segmodels.data.orientation import apply_orientation, exif_orientation
+from segmodels.data.stacks import seek_page
 
 IGNORE_INDEX = 255
 Color = camvid.Color
 Kind = Literal["1-bit", "grey", "palette", "colors"]
 
 FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
-LOSSY = ("JPEG", "JPEG2000", "AVIF")  # opened only to say why they are refused
+LOSSY = ("JPEG", "JPEG2000", "AVIF")  # opened only to report why they are rejected
 ACCEPTED = "PNG, TIFF, BMP, GIF, PPM, lossless WebP or .npy"
-EXPECTED_PIXELS = "expected class ids, grey or palette, or colors, 8-bit RGB"
-DEEP_COLORS = ("RGB;16B", "RGBA;16B", "LA;16B")  # of PNG, of which Pillow drops the low bytes
-MANY_IDS = 16  # unknown ones, from which on they are taken for interpolation or compression
+EXPECTED_PIXELS = "expected class ids (greyscale or palette) or colors (8-bit RGB)"
+DEEP_COLORS = ("RGB;16B", "RGBA;16B", "LA;16B")  # PNGs whose low bytes Pillow drops
+MANY_IDS = 16  # this many undeclared ids indicate interpolation or lossy compression
 
 
 class DataError(ValueError):
-    """A dataset that cannot be used: which file, what it holds and what was expected."""
+    """A dataset cannot be used; the message names the file, its content and what was expected."""
 
 
 class SizeError(DataError):
-    """A label of another size than its image."""
+    """A label and its image have different sizes."""
 
 
 @dataclass(frozen=True)
 class LabelImage:
-    """The pixels of a label file, as they are stored.
+    """Pixels of a label file, not interpreted as class ids yet.
 
     Attributes:
-        pixels: (H, W) integers, of a palette image its indices; or (H, W, 3) uint8 colors. Grey
-            PNGs of 2 and 4 bits keep their values (0 to 3, 0 to 15). Turned as EXIF says.
-        kind: How they are stored.
-        palette: (N, 3) uint8 colors of the indices, for a palette image.
-        orientation: EXIF's, 1 to 8, which has been applied.
+        pixels: Upright pixels: (H, W) integers, which are indices for a palette image, or
+            (H, W, 3) uint8 colors. Values are those stored, also for 2-bit and 4-bit greyscale.
+        kind: Type of the stored pixels.
+        palette: (N, 3) uint8 RGB colors of a palette image, or None.
+        orientation: EXIF orientation, 1 to 8, which has been applied.
     """
 
     pixels: NDArray
@@ -63,8 +58,8 @@ class LabelImage:
 
     @cached_property
     def values(self) -> NDArray | None:
-        """(H, W) integers: the pixels, or their common value where all colors are grey; else
-        None."""
+        """(H, W) integers: the pixels, or one channel if all colors are grey. None for other
+        color images."""
         if self.pixels.ndim == 2:
             return self.pixels
         grey = self.pixels[..., 0]
@@ -72,14 +67,14 @@ class LabelImage:
 
     @property
     def colors(self) -> NDArray[np.uint8] | None:
-        """(H, W, 3), also of a palette image; None for an image of values."""
+        """(H, W, 3) uint8 colors, also of a palette image. None for greyscale images."""
         if self.palette is not None:
             return self.palette[self.pixels]
         return self.pixels if self.kind == "colors" else None
 
     @cached_property
     def counts(self) -> dict[int, int]:
-        """{value: number of pixels}; empty for an image of colors."""
+        """{value: number of pixels}; empty for color images."""
         if self.values is None:
             return {}
         if self.values.dtype == np.uint8:
@@ -91,16 +86,17 @@ class LabelImage:
 
 @dataclass(frozen=True)
 class LabelEncoding:
-    """What the pixels of label images stand for.
+    """Mapping from the pixels of label images to class ids.
 
     Attributes:
-        num_classes: Ids are 0 to num_classes - 1.
-        void_ids: Values that stand for no class.
-        colors: The id, or 255 for void, that each (r, g, b) stands for; None: none is declared.
-        by_palette: Palette images are read by the colors of their palette, not as ids.
-        binary: 255 (in 1-bit images 1) is the second of two classes, and there is no void.
-        instances: Values are numbers of cells, 0 is the first of two classes, every other number
-            the second; there is no void.
+        num_classes: Class ids are 0 to num_classes - 1.
+        void_ids: Values of void pixels.
+        colors: Class id for each (r, g, b), 255 for void; None if no colors are declared.
+        by_palette: Palette images are read by color instead of index.
+        binary: 0 is the first of two classes, 255 (in 1-bit images 1) the second; there is no
+            void.
+        instances: Values are cell numbers: 0 is the first of two classes, all other values are the
+            second; there is no void.
     """
 
     num_classes: int
@@ -111,41 +107,41 @@ class LabelEncoding:
     instances: bool = False
 
     def describe(self) -> str:
-        """The encoding in a few words."""
+        """Short description, for messages."""
         if self.instances:
-            return "instances, numbered cells"
+            return "instances (numbered cells)"
         if self.binary:
-            return "0/255 masks"
+            return "binary masks (0 and 255)"
         return "class ids" if self.colors is None else "colors or class ids"
 
     def read(self, path: Path, page: int = 0) -> NDArray[np.uint8]:
         """Read the class ids of a label file.
 
         Args:
-            path: The file.
-            page: Of a TIFF stack, counted from 0.
+            path: The file, or a folder of masks.
+            page: Page of a TIFF stack, counted from 0.
 
         Returns:
-            (H, W), void as 255.
+            (H, W) uint8 class ids, 255 for void.
 
         Raises:
-            DataError: For a file, a value or a color that cannot be used.
+            DataError: If the file cannot be read, or contains an undeclared id or color.
         """
         return self.ids(load_label(path, page=page), path)
 
     def cells(self, path: Path, page: int = 0) -> NDArray[np.int32] | None:
-        """Read the cells of a label file.
+        """Read the cell numbers of a label file.
 
         Args:
-            path: The file.
-            page: Of a TIFF stack, counted from 0.
+            path: The file, or a folder of masks.
+            page: Page of a TIFF stack, counted from 0.
 
         Returns:
-            (H, W) numbers, 0 outside cells; None if the labels are no instances, or there is but
-            one number, as in a mask.
+            (H, W) cell numbers, 0 outside cells; None if the labels are not instances, or the file
+            contains only one number, as a mask does.
 
         Raises:
-            DataError: For a file that cannot be used.
+            DataError: If the file cannot be read.
         """
         if not self.instances:
             return None
@@ -155,7 +151,7 @@ class LabelEncoding:
         return label.values.astype(np.int32)
 
     def ids(self, label: LabelImage, path: Path) -> NDArray[np.uint8]:
-        """`read` of a label that is loaded. path: for messages."""
+        """Class ids of a loaded label, see `read`; `path` is for messages."""
         values = label.values
         if self.instances and values is not None:
             return (values != 0).astype(np.uint8)
@@ -164,11 +160,11 @@ class LabelEncoding:
             return self._ids_of_colors(label.colors, path)
         if self.binary:
             foreground = values == (1 if label.kind == "1-bit" else 255)
-            _check_values(path, values, (values != 0) & ~foreground, "0 and 255 alone")
+            _check_values(path, values, (values != 0) & ~foreground, "only 0 and 255")
             return foreground.astype(np.uint8)
         is_void = np.isin(values, (*self.void_ids, IGNORE_INDEX))
         expected = (
-            f"0 to {self.num_classes - 1} (the {self.num_classes} lines of classes.txt) or "
+            f"0 to {self.num_classes - 1} (the {self.num_classes} classes of classes.txt) or "
             f"{IGNORE_INDEX} for void"
         )
         unknown = ((values < 0) | (values >= self.num_classes)) & ~is_void
@@ -178,29 +174,30 @@ class LabelEncoding:
     def _ids_of_colors(self, pixels: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
         if self.colors is None:
             raise DataError(
-                f"{path} is an image of colors, and no colors are declared: write the lines of "
-                "classes.txt as `name r g b`, or save class ids, 8-bit grey or palette"
+                f"{path} is a color image, but no colors are declared; write the lines of "
+                "classes.txt as `name r g b`, or save class ids as an 8-bit greyscale or palette "
+                "image"
             )
         codes = pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-        known = {r << 16 | g << 8 | b: class_id for (r, g, b), class_id in self.colors.items()}
-        table = np.array(sorted(known), np.int32)
-        places = np.searchsorted(table, codes).clip(max=len(table) - 1)
-        unknown = table[places] != codes
+        code_ids = {r << 16 | g << 8 | b: class_id for (r, g, b), class_id in self.colors.items()}
+        table = np.array(sorted(code_ids), np.int32)
+        indices = np.searchsorted(table, codes).clip(max=len(table) - 1)
+        unknown = table[indices] != codes
         if unknown.any():
             y, x = np.argwhere(unknown)[0]
             raise DataError(
-                f"{path} has the color {tuple(pixels[y, x].tolist())} at x = {x}, y = {y} "
-                f"({unknown.sum()} pixels of undeclared colors in all); declare it in classes.txt "
-                f"or label_colors.txt, as `void` if it stands for no class"
+                f"{path} has the undeclared color {tuple(pixels[y, x].tolist())} at x = {x}, "
+                f"y = {y} ({unknown.sum()} pixels with undeclared colors in total); declare it in "
+                "classes.txt or label_colors.txt, as `void` if it is not a class"
             )
-        return np.array([known[code] for code in table.tolist()], np.uint8)[places]
+        return np.array([code_ids[code] for code in table.tolist()], np.uint8)[indices]
 
 
 def are_binary(labels: Iterable[tuple[Path, int]]) -> bool:
-    """Whether label images hold 0 and 255 alone, and both; the 1 of 1-bit images counts as 255.
+    """Whether label images contain 0 and 255 and no other value; 1 in 1-bit images counts as 255.
 
     Args:
-        labels: Files, and the page of each. Files that cannot be read are left out.
+        labels: Files with their pages. Unreadable files are skipped.
     """
     seen: set[int] = set()
     for path, page in labels:
@@ -215,12 +212,14 @@ def are_binary(labels: Iterable[tuple[Path, int]]) -> bool:
 
 
 def are_instances(labels: Iterable[tuple[Path, int]], void_ids: Sequence[int]) -> bool:
-    """Whether the label images of two classes hold numbered cells: folders of one mask a cell, or
-    images of 16 and more bits with other values than 0, 1 and void.
+    """Whether the labels of a dataset with two classes are instances.
+
+    Instances are folders of one mask per cell, or images of 16 or more bits with other values than
+    0, 1 and void.
 
     Args:
-        labels: Files or folders, and the page of each. Those that cannot be read are left out.
-        void_ids: Values that stand for no class.
+        labels: Files or folders with their pages. Unreadable ones are skipped.
+        void_ids: Values of void pixels.
     """
     for path, page in labels:
         if path.is_dir():
@@ -236,7 +235,7 @@ def are_instances(labels: Iterable[tuple[Path, int]], void_ids: Sequence[int]) -
     return False
 
 
-# ---- a label beside a network, without a dataset ----
+# ---- a single label, without a dataset ----
 
 
 def read_label(
@@ -245,20 +244,20 @@ def read_label(
     class_names: Sequence[str],
     palette: Sequence[Sequence[int]],
 ) -> NDArray[np.uint8]:
-    """Read the label image of one image.
+    """Read the ground truth of a single image.
 
     Args:
-        path: An image of ids, of the palette's colors with black for void, or in one of the
-            encodings of the dataset that the classes are those of.
-        size: (H, W) of the image that it belongs to.
-        class_names: What the ids stand for.
+        path: Label image of class ids, of the palette's colors with black for void or, for
+            CamVid's classes, in CamVid's own encodings.
+        size: (H, W) of the image.
+        class_names: Class names, in the order of the class ids.
         palette: [r, g, b] of each class.
 
     Returns:
-        (H, W) uint8, void as 255.
+        (H, W) uint8 class ids, 255 for void.
 
     Raises:
-        PictureError: What is wrong with the file, naming no folder.
+        PictureError: If the label cannot be used. The message does not reveal its folder.
     """
     path = Path(path)
     try:
@@ -269,14 +268,14 @@ def read_label(
             raise PictureError(sentence) from error
         problem = sentence.split("; ")[0]
         raise PictureError(
-            f"{problem}; expected class ids from 0 to {len(class_names) - 1} in {ACCEPTED}, with "
-            "255 for unlabelled, or the classes' colors with black for unlabelled"
+            f"{problem}; expected class ids from 0 to {len(class_names) - 1} (255 for unlabelled "
+            f"pixels) or the classes' colors (black for unlabelled pixels), as {ACCEPTED}"
         ) from error
 
 
 def label_encoding(class_names: Sequence[str], palette: Sequence[Sequence[int]]) -> LabelEncoding:
-    """What the pixels of label images for these classes may stand for: ids, the palette's colors,
-    and for CamVid's 11 classes, in whatever order, the encodings that CamVid is published in."""
+    """Encoding that accepts class ids, the palette's colors with black for void and, for CamVid's
+    11 classes in any order, the ids and colors of its published label images."""
     colors = {(int(r), int(g), int(b)): number for number, (r, g, b) in enumerate(palette)}
     black = {(0, 0, 0): IGNORE_INDEX}
     names = [name.lower() for name in class_names]
@@ -294,32 +293,33 @@ def label_encoding(class_names: Sequence[str], palette: Sequence[Sequence[int]])
 
 
 def load_label(path: Path, *, page: int = 0, size: tuple[int, int] | None = None) -> LabelImage:
-    """Read a label file without interpreting it.
+    """Read a label file without interpreting its values as class ids.
 
     Args:
-        path: A regular file in a lossless format, whatever its suffix; .npy by its suffix. Or a
-            folder of masks, one a cell: their pixels get the numbers 1, 2, ... in the order of the
-            files' names.
-        page: Of a TIFF stack, counted from 0.
+        path: A regular file in a lossless format, detected from its content, or with the suffix
+            .npy. Or a folder with one mask per cell, whose pixels get the numbers 1, 2, ... in the
+            order of the file names.
+        page: Page of a TIFF stack, counted from 0.
         size: (H, W) that the label must have.
 
     Raises:
-        DataError: If it cannot be read, may have lost its ids to compression, or has another size.
+        DataError: If the file cannot be read or its compression may have altered the ids.
+        SizeError: If the label has another size.
     """
     try:
         if path.is_dir():
-            return _label_of_masks(path)
+            return _combine_masks(path)
         if path.suffix.lower() == NPY:
-            return _label_of_array(load_npy(path, MAX_PIXELS))
-        with opened(path, MAX_PIXELS, (*FORMATS, *LOSSY), ACCEPTED) as image:
+            return _label_from_array(load_npy(path, MAX_PIXELS))
+        with open_image(path, MAX_PIXELS, (*FORMATS, *LOSSY), ACCEPTED) as image:
             _check_lossless(image, path)
             seek_page(image, page, path.name)
-            if size is not None and sorted(image.size) != sorted(size):  # turned by EXIF or not
+            if size is not None and sorted(image.size) != sorted(size):  # possibly rotated by EXIF
                 _check_size(path, image.size[::-1], size)
-            label = _label_of(image)
+            label = _decode_label(image)
     except DataError:
         raise
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them raise
+    except Exception as error:  # Pillow raises various types for damaged files
         raise DataError(f"{path} cannot be read as a label: {error}") from error
     if size is not None:
         _check_size(path, label.pixels.shape[:2], size)
@@ -340,37 +340,38 @@ def _check_lossless(image: Image.Image, path: Path) -> None:
     elif kind in FORMATS:
         return
     raise DataError(
-        f"{path} is a label in {kind}, which changes ids and colors: save labels as PNG, from the "
-        "program that made them, since converting this file does not bring the ids back"
+        f"{path} is a label in {kind}, which alters ids and colors: export the labels again as "
+        "PNG, since converting this file does not restore them"
     )
 
 
 def _check_size(path: Path, found: tuple[int, ...], size: tuple[int, int]) -> None:
     if found != size:
         raise SizeError(
-            f"{path} is {found[1]} x {found[0]} pixels, the image {size[1]} x {size[0]}; they must "
-            "be equal"
+            f"{path} is {found[1]} x {found[0]} pixels, but the image is {size[1]} x {size[0]}; "
+            "the sizes must be equal"
         )
 
 
-def _label_of_array(array: NDArray) -> LabelImage:
+def _label_from_array(array: NDArray) -> LabelImage:
     if array.ndim != 2 or array.dtype.kind not in "ui":
         raise ValueError(
-            f"it has {array.dtype} of shape {array.shape}; expected integers of shape (H, W)"
+            f"it contains {array.dtype} of shape {array.shape}; expected integers of shape (H, W)"
         )
     return LabelImage(array, "grey")
 
 
-def _label_of_masks(folder: Path) -> LabelImage:
+def _combine_masks(folder: Path) -> LabelImage:
+    """Number the cells of a folder with one mask per cell."""
     files = list_images(folder).images
     if not files:
-        raise ValueError("it is a folder without masks; expected an image for each cell")
+        raise ValueError("it is a folder without masks; expected one image per cell")
     cells: NDArray[np.int32] | None = None
     for number, path in enumerate(files, start=1):
         values = load_label(path).values
         if values is None:
             raise DataError(
-                f"{path} is an image of colors; expected the mask of a cell, 0 elsewhere"
+                f"{path} is a color image; expected the mask of one cell, with 0 outside the cell"
             )
         cells = np.zeros(values.shape, np.int32) if cells is None else cells
         if values.shape != cells.shape:
@@ -380,41 +381,42 @@ def _label_of_masks(folder: Path) -> LabelImage:
     return LabelImage(cells, "grey")
 
 
-def _label_of(image: Image.Image) -> LabelImage:
-    if isinstance(image, TiffImageFile) and _tiff.needs_samples(image):
-        return _label_of_samples(image)
+def _decode_label(image: Image.Image) -> LabelImage:
+    if isinstance(image, TiffImageFile) and _tiff.needs_sample_decoding(image):
+        return _decode_tiff_label(image)
     tiles = getattr(image, "tile", [])
     if tiles and tiles[0][3] in DEEP_COLORS:
-        raise ValueError(f"it has 16 bits a color; {EXPECTED_PIXELS}")
-    scale = _scale(image)
+        raise ValueError(f"it has 16 bits per color channel; {EXPECTED_PIXELS}")
+    scale = _pillow_scale(image)
     declared = _tiff.orientation_of(image) if isinstance(image, TiffImageFile) else 1
     image.load()
-    orientation = exif_orientation(image)  # 1 for a TIFF, which Pillow has turned by now
+    orientation = exif_orientation(image)  # 1 for TIFFs, where `load` has applied it
 
-    def loaded(pixels: NDArray, kind: Kind, palette: NDArray | None = None) -> LabelImage:
-        return LabelImage(turned(pixels, orientation), kind, palette, max(declared, orientation))
+    def upright(pixels: NDArray, kind: Kind, palette: NDArray | None = None) -> LabelImage:
+        pixels = apply_orientation(pixels, orientation)
+        return LabelImage(pixels, kind, palette, max(declared, orientation))
 
     mode = image.mode
     if mode == "1":
-        return loaded(np.array(image, np.uint8), "1-bit")
+        return upright(np.array(image, np.uint8), "1-bit")
     if mode == "P":
         table = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-        return loaded(np.array(image), "palette", np.pad(table, ((0, 256 - len(table)), (0, 0))))
+        return upright(np.array(image), "palette", np.pad(table, ((0, 256 - len(table)), (0, 0))))
     if mode == "L" or mode.startswith("I"):
         values = np.array(image)
         values = values.astype(values.dtype.newbyteorder("="))
         if scale != 1:
             values = (values / scale).round().astype(values.dtype)
-        return loaded(values, "grey")
+        return upright(values, "grey")
     if mode in ("RGB", "RGBA", "LA", "PA"):
         pixels = np.array(image.convert("RGBA"))
         _check_alpha(pixels)
-        return loaded(pixels[..., :3], "colors")
-    raise ValueError(f"it has mode {mode}; {EXPECTED_PIXELS}")
+        return upright(pixels[..., :3], "colors")
+    raise ValueError(f"it has the unsupported mode {mode}; {EXPECTED_PIXELS}")
 
 
-def _scale(image: Image.Image) -> float:
-    """The factor by which Pillow multiplies the stored grey values to fill 8 or 16 bits."""
+def _pillow_scale(image: Image.Image) -> float:
+    """Factor by which Pillow multiplies stored greyscale values to fill 8 or 16 bits."""
     tiles = getattr(image, "tile", [])
     if not tiles:
         return 1
@@ -425,40 +427,41 @@ def _scale(image: Image.Image) -> float:
     return {"L;2": 85, "L;4": 17}.get(rawmode[:3], 1)
 
 
-def _label_of_samples(image: TiffImageFile) -> LabelImage:
-    """Of a TIFF that Pillow does not read, or not exactly."""
+def _decode_tiff_label(image: TiffImageFile) -> LabelImage:
+    """Decode a TIFF that Pillow alone does not decode exactly."""
     photometric = image.tag_v2.get(_tiff.PHOTOMETRIC, 0)
     orientation = _tiff.orientation_of(image)
-    samples = turned(_tiff.read_samples(image, MAX_PIXELS), orientation)
-    channels, type_ = samples.shape[2], samples.dtype
-    if photometric == _tiff.RGB and channels >= 3 and type_ == np.uint8:
+    samples = apply_orientation(_tiff.read_samples(image, MAX_PIXELS), orientation)
+    channels, dtype = samples.shape[2], samples.dtype
+    if photometric == _tiff.RGB and channels >= 3 and dtype == np.uint8:
         return LabelImage(samples[..., :3], "colors", orientation=orientation)
     if photometric == _tiff.PALETTE:
         palette = _tiff.palette_of(image)
         indices = samples[..., 0].clip(max=len(palette) - 1)
         return LabelImage(indices, "palette", palette, orientation)
-    if channels > 1 or type_.kind == "f":
-        raise ValueError(f"it has {channels} channels of {type_}; {EXPECTED_PIXELS}")
+    if channels > 1 or dtype.kind == "f":
+        plural = "s" * (channels > 1)
+        raise ValueError(f"it has {channels} channel{plural} of {dtype}; {EXPECTED_PIXELS}")
     return LabelImage(samples[..., 0], "grey", orientation=orientation)
 
 
 def _check_alpha(pixels: NDArray[np.uint8]) -> None:
-    """pixels: (H, W, 4). ValueError if alpha alone tells the objects."""
+    """Raise ValueError if only alpha varies between (H, W, 4) pixels."""
     if (pixels[..., :3] == pixels[0, 0, :3]).all() and (pixels[..., 3] != pixels[0, 0, 3]).any():
         raise ValueError(
-            "its color is the same everywhere, the objects are in its alpha channel alone, which "
-            "is not read: save that channel as an 8-bit grey image"
+            "its color is constant and the objects are only in its alpha channel, which is not "
+            "used: save the alpha channel as an 8-bit greyscale image"
         )
 
 
 def _check_values(path: Path, values: NDArray, unknown: NDArray[np.bool_], expected: str) -> None:
     if unknown.any():
         ids = np.unique(values[unknown]).tolist()
-        some = str(ids) if len(ids) <= 10 else f"{str(ids[:10])[:-1]}, ...]"
+        shown = str(ids) if len(ids) <= 10 else f"{str(ids[:10])[:-1]}, ...]"
         hint = ""
         if len(ids) >= MANY_IDS:
             hint = (
-                "; so many are typical of labels that were smoothed, resized with interpolation "
-                "or saved as JPEG"
+                "; this many undeclared ids are typical of labels that were smoothed, resized with "
+                "interpolation or saved as JPEG"
             )
-        raise DataError(f"{path} has ids {some}; expected {expected}{hint}")
+        raise DataError(f"{path} has ids {shown}; expected {expected}{hint}")

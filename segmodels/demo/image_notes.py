@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from segmodels.data._untrusted_images import MAX_PIXELS, opened
+from segmodels.data._untrusted_images import MAX_PIXELS, open_image
 from segmodels.data.image_io import PictureError, note_of, page_count
 from segmodels.demo import strings
 
@@ -21,7 +21,7 @@ def image_notes(path: Path, decoded: Image.Image) -> str:
     """
     notes = [note_of(decoded) or ""]
     try:
-        with opened(path, MAX_PIXELS) as image:
+        with open_image(path, MAX_PIXELS) as image:
             if image.format in ANIMATED and getattr(image, "is_animated", False):
                 notes.append(strings.FIRST_FRAME)
             if _is_transparent(image):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segmodels.data.image_io import list_images
+from segmodels.data.image_folder import list_images
 
 EXAMPLES_VARIABLE = "SEGMODELS_EXAMPLES"
 WORDS_NAME = "examples.json"

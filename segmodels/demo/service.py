@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from segmodels.data.image_io import PictureError, list_images, read_image
+from segmodels.data.image_folder import list_images
+from segmodels.data.image_io import PictureError, read_image
 from segmodels.data.labels import read_label
 from segmodels.demo import html, strings, viewer
 from segmodels.demo.downloads import class_map_file, comparison_file, files, snippet

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from segmodels.data.image_io import PictureError, read_image
-from segmodels.data.video_io import Frame, Video, VideoError, VideoLimits, open_video, writing_video
+from segmodels.data.video_io import Frame, Video, VideoError, VideoLimits, open_video, video_writer
 from segmodels.demo import strings, viewer
 from segmodels.demo.downloads import PANORAMA
 from segmodels.demo.service import ComparisonService
@@ -93,7 +93,7 @@ class VideoService:
         with (
             open_video(Path(path), LIMITS) as video,
             atomic_write(Path(out)) as scratch,
-            writing_video(scratch, video) as writer,
+            video_writer(scratch, video) as writer,
         ):
             total = _expected(video, rate)
             start = time.monotonic()

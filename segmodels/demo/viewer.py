@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segmodels.data.image_io import resize, resize_image
+from segmodels.data.resizing import resize, resize_image
 from segmodels.demo import strings
 from segmodels.demo.ground_truth import Judgement
 from segmodels.inference.comparison import (

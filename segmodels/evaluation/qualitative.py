@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segmodels.data.dataset import IGNORE_INDEX, SegmentationData
-from segmodels.data.image_io import resize
+from segmodels.data.resizing import resize
 from segmodels.evaluation.evaluator import Evaluation
 from segmodels.inference.segmenter import Segmenter
 from segmodels.models.base import SegmentationModel

@@ -14,16 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from segmodels.data._untrusted_images import check_size
-from segmodels.data.image_io import (
-    MAX_PIXELS,
-    NPY,
-    Picture,
-    PictureError,
-    read_channels,
-    read_image,
-    resize,
-    resize_image,
-)
+from segmodels.data.image_io import MAX_PIXELS, Picture, PictureError, read_channels, read_image
+from segmodels.data.multispectral import NPY
+from segmodels.data.resizing import resize, resize_image
 
 
 @dataclass(frozen=True)

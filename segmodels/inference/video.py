@@ -15,7 +15,7 @@ from segmodels.data.video_io import (
     VideoLimits,
     open_video,
     read_comment,
-    writing_video,
+    video_writer,
 )
 from segmodels.inference.decoded_image import DecodedImage, file_digest
 from segmodels.inference.result_files import (
@@ -75,10 +75,10 @@ def predict_video(
         open_video(job.image, limits) as video,
         atomic_write(job.class_ids, replace=job.may_replace) as ids_file,
         atomic_write(job.overlay, replace=job.may_replace) as overlay_file,
-        writing_video(
-            ids_file, video, exact=True, metadata=_comment(origin, digest, CLASS_IDS_KIND)
+        video_writer(
+            ids_file, video, lossless=True, metadata=_comment(origin, digest, CLASS_IDS_KIND)
         ) as class_ids,
-        writing_video(
+        video_writer(
             overlay_file, video, metadata=_comment(origin, digest, OVERLAY_KIND)
         ) as overlays,
     ):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segmodels.data.dataset import DataError, SegmentationData
-from segmodels.data.image_io import resize
+from segmodels.data.resizing import resize
 from segmodels.training.config import TrainingConfig, TrainingError
 from segmodels.training.losses import background_of, border_weights
 from segmodels.training.transforms import augment
@@ -161,7 +161,7 @@ def channel_statistics(data: SegmentationData) -> tuple[list[float], list[float]
     """Mean and standard deviation of each channel over all pixels of the images, in [0, 1]."""
     count, total, squares = 0, np.zeros(()), np.zeros(())
     for index in range(len(data)):
-        image = data.picture(index)
+        image = data.image(index)
         pixels = image.reshape(-1, image.shape[2]) / 255
         count += len(pixels)
         total, squares = total + pixels.sum(0), squares + (pixels**2).sum(0)

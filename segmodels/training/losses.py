@@ -22,8 +22,8 @@ def class_weights(
     """Median-frequency balancing (SegNet, section 4.1): (median frequency / frequency)^balance.
 
     Args:
-        frequencies: (num_classes,) as in `Survey.frequencies`; NaN for absent classes, but not all
-            NaN.
+        frequencies: (num_classes,) as in `SplitReport.frequencies`; NaN for absent classes, but not
+            all NaN.
         class_names: Names of the classes in the order of the ids.
         balance: The exponent; 1 is SegNet's, 0 gives all classes the same weight.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segmodels.data.dataset import SegmentationData
-from segmodels.data.validation import Survey
+from segmodels.data.validation import SplitReport
 from segmodels.training.presets import PRESETS
 
 ROAD = {"road", "street", "car", "sky", "building", "pavement", "sidewalk", "pedestrian", "person"}
@@ -16,17 +16,17 @@ IMAGES_SEEN = 8  # of the training images, to tell whether they are grey
 VAL_FRACTION = 0.2
 
 
-def propose(folder: Path, surveys: Mapping[str, Survey]) -> list[str]:
+def propose(folder: Path, reports: Mapping[str, SplitReport]) -> list[str]:
     """Propose how to train on a dataset.
 
     Args:
         folder: Of the dataset.
-        surveys: Of its splits, "train" among them.
+        reports: {split: report}, with "train" among the splits.
 
     Returns:
         A command, and sentences on what may be chosen beside it.
     """
-    data = surveys["train"].data
+    data = reports["train"].data
     preset = _preset(data)
     network = (PRESETS[preset].network if preset else None) or "unet"
     words = ["segmodels", "train", network, "--data", str(folder)]
@@ -36,7 +36,7 @@ def propose(folder: Path, surveys: Mapping[str, Survey]) -> list[str]:
     channels = _channels(data)
     if channels != 3:
         words += ["--in-channels", str(channels)]
-    if "val" not in surveys and len(data) >= 1 / VAL_FRACTION:
+    if "val" not in reports and len(data) >= 1 / VAL_FRACTION:
         words += ["--val-fraction", f"{VAL_FRACTION:g}"]
     return [shlex.join(words), *_alternatives(data, preset, channels)]
 
@@ -61,7 +61,7 @@ def _alternatives(data: SegmentationData, preset: str | None, channels: int) -> 
 def _channels(data: SegmentationData) -> int:
     """Input channels: 1 for images that are grey, as far as a few of them tell."""
     chosen = np.linspace(0, len(data) - 1, min(IMAGES_SEEN, len(data))).astype(int)
-    images = [data.picture(int(index)) for index in chosen]
+    images = [data.image(int(index)) for index in chosen]
     channels = images[0].shape[2]
     is_grey = channels == 3 and all((image == image[..., :1]).all() for image in images)
     return 1 if is_grey else channels

@@ -27,9 +27,9 @@ from tqdm import tqdm
 
 from segmodels.data.dataset import IGNORE_INDEX, DataError, has_split, hold_out_of
 from segmodels.data.diagnosis import likely_errors
-from segmodels.data.image_io import resize
 from segmodels.data.layouts import notes_of
-from segmodels.data.validation import survey_splits
+from segmodels.data.resizing import resize
+from segmodels.data.validation import check_splits
 from segmodels.evaluation.evaluator import Evaluation, evaluate
 from segmodels.inference.optimize import use_winograd
 from segmodels.inference.segmenter import Segmenter, normalise
@@ -137,25 +137,25 @@ class Trainer:
         """Class frequencies and (width, height) of the training images."""
         hold_out = hold_out_of(config.val_fraction, config.folds, config.fold, config.seed)
         has_val = hold_out is not None or has_split(config.data, "val")
-        surveys = survey_splits(config.data, ["train", "val"] if has_val else ["train"], hold_out)
-        ignored = [note for one in surveys.values() for note in notes_of(one.data.layout)]
-        likely = [f"warning: {error}" for error in likely_errors(surveys)]
+        reports = check_splits(config.data, ["train", "val"] if has_val else ["train"], hold_out)
+        ignored = [note for report in reports.values() for note in notes_of(report.data.layout)]
+        likely = [f"warning: {error}" for error in likely_errors(reports)]
         self.notes += [*dict.fromkeys(ignored), *likely]
         channels = config.in_channels or 3
-        self.data = surveys["train"].data.with_channels(channels)
-        self.val = surveys["val"].data.with_channels(channels) if "val" in surveys else None
-        in_channels(self.data.picture(0), channels)  # raises unless they fit
+        self.data = reports["train"].data.with_channels(channels)
+        self.val = reports["val"].data.with_channels(channels) if "val" in reports else None
+        in_channels(self.data.image(0), channels)  # raises unless they fit
         self.held_out: list[str] | None = None
         if hold_out is not None and self.val is not None:
             self.held_out = [sample.key for sample in self.val.samples]
             self.notes.append(hold_out.describe([*self.data.samples, *self.val.samples]))
-        self.digests = {n: d for survey in surveys.values() for n, d in survey.digests.items()}
-        frequencies = surveys["train"].frequencies
+        self.digests = {n: d for report in reports.values() for n, d in report.digests.items()}
+        frequencies = reports["train"].frequencies
         if np.isnan(frequencies).all():
             first = self.data.samples[0].label
             sentence = f"all labels, starting with {first}, contain only void pixels"
             raise DataError("\n  ".join([sentence, *likely]))
-        return frequencies, list(surveys["train"].sizes.elements())
+        return frequencies, list(reports["train"].sizes.elements())
 
     def _with_statistics(self, config: TrainingConfig) -> TrainingConfig:
         """Set the mean and standard deviation of the training images, for numbers of channels

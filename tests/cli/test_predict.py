@@ -228,7 +228,7 @@ def test_predict_takes_videos_beside_images(model, pictures, tmp_path, capsys):
     assert "1 of 2 videos segmented" in printed.out
     assert "1 of 1 pictures segmented" in printed.out
     assert "clip.mp4: the results have no sound" in printed.err
-    assert "broken.webm is not a video that is read" in printed.err
+    assert "broken.webm is not a video of a supported format" in printed.err
     names = {path.name for path in out.iterdir()}
     assert names == {"a.png", "a_overlay.png", "clip.mkv", "clip_overlay.mp4"}
     assert main(["predict", str(clip), *options, "--resume"]) == 0

@@ -172,7 +172,7 @@ def test_images_of_other_channels_train_and_are_measured_and_segmented(
     assert main([*command, "--in-channels", str(channels)]) == 0
     config = json.loads((out / "config.json").read_text())
     kept = open_data(data, "train", val_fraction=0.25).with_channels(channels)
-    expected = np.concatenate([kept.picture(i).reshape(-1, channels) for i in range(3)]) / 255
+    expected = np.concatenate([kept.image(i).reshape(-1, channels) for i in range(3)]) / 255
     np.testing.assert_allclose(config["image_mean"], expected.mean(0), atol=1e-5)
     np.testing.assert_allclose(config["image_std"], expected.std(0), atol=1e-5)
     grid = tmp_path / "grid.png"

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from segmodels.data.dataset import DataError, has_split, open_data
-from segmodels.data.validation import survey
+from segmodels.data.validation import check_split
 from tests.support.datasets import CLASS_NAMES, synthetic_pair
 
 
@@ -15,7 +15,7 @@ def folder(request):
 def first_files(folder):
     """The picture and the label of the first training sample."""
     sample = open_data(folder, "train").samples[0]
-    return sample.picture, sample.label
+    return sample.image, sample.label
 
 
 def test_both_layouts_give_the_same_pairs(camvid, msrc):
@@ -32,7 +32,7 @@ def test_splits_are_their_own(folder):
     assert [len(open_data(folder, split)) for split in ("train", "val", "test")] == [6, 2, 2]
     assert has_split(folder, "val")
     assert not has_split(folder, "extra")
-    with pytest.raises(DataError, match=r"no split 'extra': expected extra/ .* it holds classes.t"):
+    with pytest.raises(DataError, match=r"no split 'extra': expected extra/ .* found classes.t"):
         open_data(folder, "extra")
 
 
@@ -41,13 +41,13 @@ def test_picture_and_label_match_by_stem_whatever_the_suffix(folder):
     Image.open(picture).save(picture.with_suffix(".bmp"))
     picture.unlink()
     (picture.parent / ".DS_Store").touch()
-    assert open_data(folder, "train").samples[0].picture.suffix == ".bmp"
+    assert open_data(folder, "train").samples[0].image.suffix == ".bmp"
 
 
 def test_two_pictures_of_one_stem_are_refused(folder):
     picture, _ = first_files(folder)
     Image.open(picture).save(picture.with_suffix(".bmp"))
-    with pytest.raises(DataError, match=rf"{picture.stem}.bmp and {picture.stem}.png: one of"):
+    with pytest.raises(DataError, match=rf"{picture.stem}.bmp and {picture.stem}.png; remove one"):
         open_data(folder, "train")
 
 
@@ -80,14 +80,14 @@ def test_the_id_after_the_last_class_is_void_in_segnets_layout_only(camvid, msrc
 def test_sizes_that_differ_are_named(folder):
     _, label = first_files(folder)
     Image.new("L", (40, 48)).save(label)
-    with pytest.raises(DataError, match=r"is 40 x 48 pixels, its image .* 48 x 40; they must"):
+    with pytest.raises(DataError, match=r"is 40 x 48 pixels, but its image .* is 48 x 40; the"):
         open_data(folder, "train").pair(0)
 
 
 def test_a_label_in_colours_is_refused_unless_they_are_declared(folder):
     _, label = first_files(folder)
     Image.new("RGB", (48, 40), (9, 8, 7)).save(label)
-    with pytest.raises(DataError, match=rf"{label} is an image of colors, and no colors are dec"):
+    with pytest.raises(DataError, match=rf"{label} is a color image, but no colors are dec"):
         open_data(folder, "train").target(0)
 
 
@@ -111,7 +111,7 @@ def test_damaged_files_are_named(folder):
     for file in (picture, label):
         file.write_bytes(file.read_bytes()[:60])
     with pytest.raises(DataError, match=rf"{picture}: "):
-        open_data(folder, "train").picture(0)
+        open_data(folder, "train").image(0)
     with pytest.raises(DataError, match=rf"{label} cannot be read as a label"):
         open_data(folder, "train").target(0)
 
@@ -136,10 +136,10 @@ def test_a_missing_folder_is_named(camvid, msrc):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "has no classes.txt, a class name a line"),
+        (None, "has no classes.txt; list the class names in it, one per line"),
         (b"\n \n", "has 0 class names; expected 1 to 255"),
         (b"a\n" * 256, "has 256 class names; expected 1 to 255"),
-        (b"sky\nwall\nsky\n", "has sky twice"),
+        (b"sky\nwall\nsky\n", "has duplicate class names: sky;"),
         (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
@@ -173,7 +173,7 @@ def test_class_frequencies_by_hand(camvid):
     second = np.repeat(np.uint8([0, 0, 0, 2]), 10)[:, None].repeat(48, 1)
     for sample, ids in zip(open_data(camvid, "train").samples, (first, second), strict=True):
         Image.fromarray(ids).save(sample.label)
-    frequencies = survey(open_data(camvid, "train")).frequencies
+    frequencies = check_split(open_data(camvid, "train")).frequencies
     np.testing.assert_allclose(frequencies, [2 / 3, 1 / 2, 1 / 4])
 
 
@@ -182,4 +182,4 @@ def test_the_frequency_of_an_absent_class_is_nan(camvid):
     for sample in open_data(camvid, "train").samples:
         ids = np.array(Image.open(sample.label))
         Image.fromarray(np.where(ids == 3, 255, ids).astype(np.uint8)).save(sample.label)
-    assert np.isnan(survey(open_data(camvid, "train")).frequencies).tolist() == [0, 0, 0, 1]
+    assert np.isnan(check_split(open_data(camvid, "train")).frequencies).tolist() == [0, 0, 0, 1]

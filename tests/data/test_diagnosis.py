@@ -8,7 +8,7 @@ from segmodels.cli.main import main
 from segmodels.data.camvid import CLASS_NAMES as CAMVID
 from segmodels.data.dataset import DataError
 from segmodels.data.diagnosis import likely_errors
-from segmodels.data.validation import survey_all, survey_splits
+from segmodels.data.validation import check_dataset, check_splits
 
 SIZE = 24
 MASK = np.zeros((SIZE, SIZE), np.uint8)
@@ -34,9 +34,9 @@ def write(root, names, labels, layout="camvid", image_exif=None, label_options=N
 
 
 def warnings_of(root):
-    surveys, errors = survey_all(root)
+    reports, errors = check_dataset(root)
     assert errors == []
-    return likely_errors(surveys)
+    return likely_errors(reports)
 
 
 def exif(orientation):
@@ -68,36 +68,40 @@ def test_labels_that_can_be_meant_are_not_suspected(tmp_path, names, labels):
 
 def test_one_class_with_masks_of_0_and_255(tmp_path):
     found = warnings_of(write(tmp_path / "d", ["crack"], [MASK * 255]))
-    assert "hold 0 and 255 alone, and classes.txt has 1 line: they are probably masks" in found[0]
-    assert "255 is read as void" in found[0]
-    assert "write two lines into classes.txt, background and crack" in found[0]
-    assert found[1].startswith("every pixel of 'train' is 'crack' or void")
+    assert (
+        "contain only 0 and 255, but classes.txt has 1 class: they are probably binary" in found[0]
+    )
+    assert "255 is now read as void" in found[0]
+    assert "list the two classes background and crack in classes.txt" in found[0]
+    assert found[1].startswith("all pixels of 'train' are 'crack' or void")
     assert len(found) == 2
 
 
 def test_one_class_with_masks_of_0_and_1(tmp_path):
     found = warnings_of(write(tmp_path / "d", ["crack"], [MASK]))
-    assert "hold 0 and 1 alone, and classes.txt has 1 line: they are probably masks" in found[0]
-    assert "1 is read as void" in found[0]
+    assert "contain only 0 and 1, but classes.txt has 1 class: they are probably binary" in found[0]
+    assert "1 is now read as void" in found[0]
     share = 100 * MASK.sum() / SIZE**2
-    assert f"the id 1 is not among the classes and is read as void: {share:.2f} %" in found[1]
+    assert f"the id 1 is not declared in classes.txt and is read as void: {share:.2f} %" in found[1]
 
 
 @pytest.mark.parametrize("value", [1, 255])
 def test_masks_with_three_classes(tmp_path, value):
     found = warnings_of(write(tmp_path / "d", ["bg", "road", "car"], [MASK * value]))
-    assert f"hold 0 and {value} alone, and classes.txt has 3 lines" in found[0]
-    assert (f"{value} is read as 'road'" if value == 1 else "255 is read as void") in found[0]
+    assert f"contain only 0 and {value}, but classes.txt has 3 classes" in found[0]
+    assert (f"{value} is now read as 'road'" if value == 1 else "255 is now read as void") in found[
+        0
+    ]
     assert found[1].endswith(
-        "no label of 'train' has a pixel of car, which a network cannot learn then"
+        "no label of 'train' contains car, which a network therefore cannot learn"
         if value == 1
-        else "no label of 'train' has a pixel of road, car"
+        else "no label of 'train' contains road, car"
     )
 
 
 def test_ids_counted_from_1(tmp_path):
     found = warnings_of(write(tmp_path / "d", ["road", "car"], [MASK + 1]))
-    assert found[0].startswith("no label has the id 0, and the largest is 2")
+    assert found[0].startswith("no label contains the id 0, and the largest id is 2")
     assert "the ids are probably shifted by one, counted from 1" in found[0]
 
 
@@ -105,9 +109,11 @@ def test_a_background_that_classes_txt_does_not_name(tmp_path):
     label = MASK * 2
     label[-3:] = 1
     found = warnings_of(write(tmp_path / "d", ["road", "car"], [label]))
-    assert found[0].startswith("the id 2 is read as void, since it follows the last of the 2 class")
-    assert "put background first in classes.txt" in found[0]
-    assert "12.50 % of the labels' pixels, in 1 of 1 labels" in found[1]  # 72 of 576
+    assert found[0].startswith(
+        "the id 2 is read as void, since it follows the ids of the 2 classes"
+    )
+    assert "insert background as its first line" in found[0]
+    assert "12.50 % of the pixels, in 1 of 1 labels" in found[1]  # 72 of 576
 
 
 def test_ids_outside_classes_are_errors_and_their_share_is_told(tmp_path, capsys):
@@ -116,7 +122,7 @@ def test_ids_outside_classes_are_errors_and_their_share_is_told(tmp_path, capsys
     root = write(tmp_path / "d", ["bg", "fg"], [label, MASK], layout="lists")
     assert main(["data", "check", str(root)]) == 1
     printed = capsys.readouterr()
-    assert "warning: the id 7 is not among the classes: 2.08 % of" in printed.out
+    assert "warning: the id 7 is not declared in classes.txt: 2.08 % of" in printed.out
     assert "in 1 of 2 labels" in printed.out
     assert "0.png has ids [7]; expected 0 to 1" in printed.err
 
@@ -134,8 +140,8 @@ def test_a_class_that_only_validation_has_is_told(tmp_path):
     for folder in ("train", "trainannot"):
         (root / folder).rename(root / folder.replace("train", "val"))
     write(root, None, [MASK * 2])
-    found = likely_errors(survey_splits(root, ("train", "val")))
-    assert found == ["no label of 'train' has a pixel of b, which a network cannot learn then"]
+    found = likely_errors(check_splits(root, ("train", "val")))
+    assert found == ["no label of 'train' contains b, which a network therefore cannot learn"]
 
 
 # ---- encodings that differ ----
@@ -145,15 +151,21 @@ def test_1_bit_masks_beside_8_bit_masks(tmp_path):
     labels = [MASK.astype(bool), MASK * 255, MASK * 255]
     root = write(tmp_path / "d", ["bg", "fg"], labels)
     (found,) = warnings_of(root)
-    assert found.startswith("trainannot/0.png, of 1 bit a pixel, hold 0 and 1, 2 files (trainannot")
-    assert "both are read as masks, 1 and 255 being the second class" in found
-    surveys, _ = survey_all(root)
-    assert surveys["train"].counts.tolist() == [[SIZE**2 - 72, 72, 0]] * 3
+    assert found.startswith(
+        "the values of masks differ: 0 and 1 (1-bit images) in trainannot/0.png, 0 and 255 in "
+        "2 files (trainannot/1.png and others); both are read as masks, with 1 and 255 as the "
+        "second class"
+    )
+    reports, _ = check_dataset(root)
+    assert reports["train"].counts.tolist() == [[SIZE**2 - 72, 72, 0]] * 3
 
 
 def test_8_bit_masks_of_two_kinds(tmp_path):
     root = write(tmp_path / "d", ["bg", "fg"], [MASK, MASK * 255])
-    assert "hold 0 and 1, trainannot/1.png 0 and 255: 255 is read as void" in warnings_of(root)[0]
+    assert (
+        "0 and 1 in trainannot/0.png, 0 and 255 in trainannot/1.png; 255 is read as void"
+        in warnings_of(root)[0]
+    )
 
 
 def with_palette(ids, colors):
@@ -173,7 +185,7 @@ def test_palettes_in_another_order(tmp_path):
         for one in warnings_of(write(tmp_path / "d", ["a", "b", "c"], labels))
         if "palette" in one
     ]
-    assert "the color (0, 200, 0) is the id 1 in trainannot/0.png and 2 in trainannot/1.p" in found
+    assert "the color (0, 200, 0) has the id 1 in trainannot/0.png and 2 in trainannot/1.p" in found
 
 
 def test_palettes_in_another_order_are_no_matter_where_colors_are_declared(tmp_path):
@@ -181,15 +193,15 @@ def test_palettes_in_another_order_are_no_matter_where_colors_are_declared(tmp_p
     labels = [with_palette(MASK, [red, green]), with_palette(1 - MASK, [green, red])]
     root = write(tmp_path / "d", ["a 200 0 0", "b 0 200 0"], labels)
     assert warnings_of(root) == []
-    surveys, _ = survey_all(root)
-    assert (surveys["train"].counts[0] == surveys["train"].counts[1]).all()
+    reports, _ = check_dataset(root)
+    assert (reports["train"].counts[0] == reports["train"].counts[1]).all()
 
 
 def test_objects_in_alpha_alone_are_an_error(tmp_path):
     label = Image.merge("RGBA", [Image.new("L", (SIZE, SIZE))] * 3 + [Image.fromarray(MASK * 255)])
     root = write(tmp_path / "d", ["bg", "fg"], [label, MASK])
-    with pytest.raises(DataError, match="objects are in its alpha channel alone"):
-        survey_splits(root, ("train",))
+    with pytest.raises(DataError, match="objects are only in its alpha channel"):
+        check_splits(root, ("train",))
 
 
 # ---- EXIF ----
@@ -199,7 +211,10 @@ def test_objects_in_alpha_alone_are_an_error(tmp_path):
 def test_turns_that_the_labels_do_not_share(tmp_path, orientation):
     root = write(tmp_path / "d", ["bg", "fg"], [MASK] * 2, image_exif=exif(orientation))
     (found,) = warnings_of(root)
-    assert f"EXIF turns 2 files (train/0.png and others) (orientation {orientation})" in found
+    assert found.startswith(
+        "2 files (train/0.png and others): the EXIF orientation of the image "
+        f"({orientation}) differs from that of the label (1)"
+    )
 
 
 def test_turns_that_the_labels_share(tmp_path):
@@ -209,8 +224,10 @@ def test_turns_that_the_labels_share(tmp_path):
 
 def test_upright_labels_of_turned_images_are_told_by_their_size(tmp_path):
     root = write(tmp_path / "d", ["bg", "fg"], [MASK[:, :16]], image_exif=exif(6))
-    with pytest.raises(DataError, match=r"EXIF turns the image \(orientation 6\) and not the lab"):
-        survey_splits(root, ("train",))
+    with pytest.raises(
+        DataError, match="the image has the EXIF orientation 6, which the label lacks"
+    ):
+        check_splits(root, ("train",))
     Image.fromarray(MASK[:16]).save(root / "trainannot" / "0.png")  # 16 x 24 turned: 24 x 16
     assert warnings_of(root) == []
 
@@ -225,5 +242,5 @@ def test_check_tells_ranges_and_levels_of_deep_images(tmp_path, capsys):
         (root / "train" / f"{number}.png").unlink()
         Image.fromarray(ramp + number).save(root / "train" / f"{number}.tif")
     assert main(["data", "check", str(root)]) == 0
-    line = "train     16-bit integers from 0 to 4026, 576 levels in an image, white at 4095\n"
+    line = "train     16-bit integers from 0 to 4026, 576 levels per image, white at 4095\n"
     assert line in capsys.readouterr().out

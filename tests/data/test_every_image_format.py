@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import ExifTags, Image
 
 from segmodels.data.image_io import PictureError, read_image_array
-from tests.data.test_image_io import TURNS
+from tests.data.test_orientation import TURNS
 
 Image.init()
 HEIGHT, WIDTH = 48, 64

@@ -11,7 +11,7 @@ from tests.support.datasets import CLASS_NAMES, write_camvid, write_unlisted
 
 
 def names_of(data):
-    return [sample.picture.stem for sample in data.samples]
+    return [sample.image.stem for sample in data.samples]
 
 
 ALL = [f"{number:02}" for number in range(20)]
@@ -22,7 +22,7 @@ def test_without_lists_every_image_is_for_training(tmp_path, labels):
     root = write_unlisted(tmp_path, ALL, labels)
     assert names_of(open_data(root, "train")) == names_of(open_data(root, "all")) == ALL
     assert [has_split(root, split) for split in ("train", "all", "val", "test")] == [1, 1, 0, 0]
-    with pytest.raises(DataError, match=r"no lists, train.txt for example, and so no split 'test'"):
+    with pytest.raises(DataError, match=r"has no split 'test': without lists such as train.txt"):
         open_data(root, "test")
     assert open_data(root, "train").class_names == CLASS_NAMES
 
@@ -61,8 +61,8 @@ def test_images_of_one_prefix_stay_together(tmp_path, options):
     assert len(val) in (5, 10)
     line = HoldOut(**options).describe(open_data(root, "all").samples)
     assert line == (
-        f"validation on {len(val)} of the 20 training images, held out by the first part of their "
-        f"file names: {', '.join(sorted(groups_of(val)))}"
+        f"validation on {len(val)} of the 20 training images, held out by file name "
+        f"prefix: {', '.join(sorted(groups_of(val)))}"
     )
 
 
@@ -99,13 +99,13 @@ def test_recorded_names_are_held_out_again(tmp_path):
     recorded = HoldOut(names=frozenset({"images/03.png", "images/11.png"}))
     assert names_of(open_split(root, "val", recorded)) == ["03", "11"]
     assert len(open_split(root, "train", recorded)) == 18
-    with pytest.raises(DataError, match=r"1 images that the training held out .* images/77.png"):
+    with pytest.raises(DataError, match=r"1 images that the training held out .*images/77.png"):
         open_split(root, "val", HoldOut(names=frozenset({"images/77.png"})))
 
 
 def test_a_split_val_is_not_divided_but_by_folds(tmp_path):
     root = write_camvid(tmp_path / "camvid", train=4, val=2)
-    with pytest.raises(DataError, match="has a split 'val' of its own: leave out --val-fraction"):
+    with pytest.raises(DataError, match="already has a split 'val'; omit --val-fraction"):
         open_data(root, "train", val_fraction=0.2)
     folds = [open_data(root, "val", folds=3, fold=fold) for fold in range(3)]
     keys = [sample.key for fold in folds for sample in fold.samples]
@@ -116,9 +116,9 @@ def test_a_split_val_is_not_divided_but_by_folds(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_fraction": 1.0}, "val_fraction must be more than 0 and less than 1, got 1"),
-        ({"val_fraction": 0.1, "folds": 3, "fold": 0}, "either val_fraction or folds with fold"),
-        ({"folds": 3}, "folds and fold go together, got folds 3 and fold None"),
+        ({"val_fraction": 1.0}, "val_fraction must be between 0 and 1 \\(exclusive\\), got 1"),
+        ({"val_fraction": 0.1, "folds": 3, "fold": 0}, "either val_fraction or folds and fold"),
+        ({"folds": 3}, "folds and fold must be given together, got folds 3 and fold None"),
         ({"folds": 3, "fold": 3}, "fold from 0 to folds - 1, got folds 3 and fold 3"),
         ({"folds": 25, "fold": 0}, "20 images cannot be divided into 25 parts"),
     ],

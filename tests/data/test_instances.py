@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segmodels.data.dataset import DataError, has_split, open_data
-from segmodels.data.validation import survey
+from segmodels.data.validation import check_split
 from segmodels.training.config import TrainingConfig
 from segmodels.training.dataloader import AugmentedData
 from segmodels.training.losses import border_weights
@@ -47,7 +47,7 @@ def save_masks(path, cells):
 def test_instances_give_the_classes_and_the_cells(save, tmp_path):
     data = open_data(write(tmp_path, save), "train")
     assert data.class_names == ["background", "cell"]
-    assert data.encoding.describe() == "instances, numbered cells"
+    assert data.encoding.describe() == "instances (numbered cells)"
     _, target = data.pair(1)
     assert target.dtype == np.uint8
     assert np.array_equal(target, CELLS > 0)
@@ -105,15 +105,15 @@ def test_a_folder_for_each_image_as_in_the_data_science_bowl(tmp_path):
     assert np.array_equal(data.target(1), CELLS > 0)
     assert len(open_data(tmp_path, "val", val_fraction=0.5)) == 1
     (tmp_path / "b2" / "images" / "b2.png").unlink()
-    with pytest.raises(DataError, match=r"b2/images has 0 images; expected one"):
+    with pytest.raises(DataError, match=r"b2/images contains 0 images; expected one"):
         open_data(tmp_path, "train")
 
 
 def test_a_changed_mask_is_a_changed_dataset(tmp_path):
     write(tmp_path, save_masks)
-    before = survey(open_data(tmp_path, "train")).digests
+    before = check_split(open_data(tmp_path, "train")).digests
     Image.new("L", (16, 12)).save(tmp_path / "masks" / "1" / "c0007.png")
-    now = survey(open_data(tmp_path, "train")).digests
+    now = check_split(open_data(tmp_path, "train")).digests
     assert [name for name in before if before[name] != now[name]] == ["masks/1"]
 
 
@@ -124,7 +124,7 @@ def test_a_changed_mask_is_a_changed_dataset(tmp_path):
         (lambda folder: Image.new("L", (4, 5)).save(folder / "c0300.png"), "is 4 x 5 pixels"),
         (
             lambda folder: Image.new("RGB", (16, 12), "red").save(folder / "c0300.png"),
-            "an image of colors; expected the mask of a cell",
+            "a color image; expected the mask of one cell",
         ),
     ],
 )

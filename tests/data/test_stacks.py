@@ -1,11 +1,13 @@
-"""TIFF stacks in datasets: each page is an image."""
+"""TIFF stacks, in files and in datasets: each page is an image."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from segmodels.data.dataset import DataError, open_data
-from segmodels.data.validation import survey
+from segmodels.data.image_io import PictureError, page_count, read_image
+from segmodels.data.validation import check_split
+from tests.data.test_formats import grey, tiff
 from tests.support.datasets import CLASS_NAMES, synthetic_pair
 from tests.support.trainings import tiny_trainer
 
@@ -48,7 +50,7 @@ def test_pages_are_images_with_labels_and_names(folder):
 
 
 def test_a_stack_is_one_file_of_the_dataset(folder):
-    found = survey(open_data(folder, "train"))
+    found = check_split(open_data(folder, "train"))
     assert sorted(found.digests) == sorted(
         [
             *("images/a_stack.tif", "images/b_deep.tiff", "images/c_one.png"),
@@ -60,11 +62,13 @@ def test_a_stack_is_one_file_of_the_dataset(folder):
 
 def test_pages_without_labels_are_refused(folder):
     save_stack(folder / "masks" / "a_stack.tif", [synthetic_pair(0, 255)[1]] * 5)
-    with pytest.raises(DataError, match=r"a_stack.tif has 6 pages, its label .* 5; they must be"):
+    with pytest.raises(
+        DataError, match=r"a_stack.tif has 6 pages, but its label .* has 5; expected"
+    ):
         open_data(folder, "train")
     (folder / "masks" / "a_stack.tif").unlink()
     Image.fromarray(synthetic_pair(0, 255)[1]).save(folder / "masks" / "a_stack.png")
-    with pytest.raises(DataError, match=r"6 pages, its label .*a_stack.png 1; they must be equal"):
+    with pytest.raises(DataError, match=r"6 pages, but its label .*a_stack.png has 1; expected"):
         open_data(folder, "train")
 
 
@@ -82,3 +86,16 @@ def test_a_training_on_stacks_keeps_prefixes_together(folder):
     assert trainer.held_out == [f"images/{name}" for name in names]
     assert len(trainer.data) == 6
     assert np.isfinite(trainer.take_step(*next(trainer.batches(0))))
+
+
+def test_pages_of_a_stack_without_thumbnails(tmp_path):
+    first, second = (np.full((2, 3), value, np.uint8) for value in (10, 20))
+    thumbnail = grey(np.full((1, 1), 99, np.uint8), 8)
+    thumbnail[0][254] = 1  # a reduced image
+    path = tiff(tmp_path / "a.tif", [grey(first, 8), thumbnail, grey(second, 8)])
+    assert page_count(path) == 2
+    assert np.array(read_image(path, page=1))[..., 0].tolist() == second.tolist()
+    with pytest.raises(PictureError, match=r"a\.tif has no page 2; expected 0 to 1"):
+        read_image(path, page=2)
+    Image.fromarray(first).save(tmp_path / "a.png")
+    assert page_count(tmp_path / "a.png") == 1

@@ -83,7 +83,7 @@ def test_a_kind_that_this_pillow_cannot_decode_says_so(tmp_path, monkeypatch):
     reason = "AVIF support not installed"
     monkeypatch.setitem(Image.OPEN, "AVIF", (Image.OPEN["AVIF"][0], lambda _: reason))
     path = write(tmp_path, encoded(GREY, "AVIF"))
-    with pytest.raises(PictureError, match=rf"not supported \({reason}\)"):
+    with pytest.raises(PictureError, match=rf"unsupported type \({reason}\)"):
         read_image_array(path)
 
 
@@ -119,13 +119,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
 
 def test_the_limit_may_be_above_pillows(tmp_path):
     path = write(tmp_path, png_of_size(20_000, 20_000))
-    with pytest.raises(PictureError, match="damaged, cut off"):  # it has next to no data
+    with pytest.raises(PictureError, match="damaged, truncated"):  # it has next to no data
         read_image_array(path, max_pixels=400_000_000)
 
 
 def test_below_the_limit_pillows_warning_is_not_heard(tmp_path):
     path = write(tmp_path, png_of_size(10_000, 9_000))  # Pillow warns of more than 89.5 megapixels
-    with pytest.raises(PictureError, match=r"damaged, cut off") as caught:
+    with pytest.raises(PictureError, match=r"damaged, truncated") as caught:
         read_image_array(path)
     assert "bomb" not in str(caught.value)
 
@@ -162,7 +162,7 @@ def progressive_jpeg(scans):
 def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     # Each takes 75 bytes and goes over the whole picture: 30 MB would take hours.
     assert read_image_array(write(tmp_path, progressive_jpeg(10))).shape == (1500, 1500, 3)
-    with pytest.raises(PictureError, match=r"JPEG of more than 100 scans .*; save it again"):
+    with pytest.raises(PictureError, match=r"JPEG with more than 100 scans .*; save it again"):
         read_image_array(write(tmp_path, progressive_jpeg(400_000)))
 
 
@@ -189,7 +189,9 @@ def test_a_gif_of_many_comments_is_refused(tmp_path):
     # Pillow joins them one by one: quadratic time, a quarter of an hour for 30 MB.
     assert read_image_array(write(tmp_path, gif_with(b"!\xfe\x01a\0" * 100))).shape == (48, 64, 3)
     for blocks in (b"!\xfe\x01a\0" * 600_000, b"?!\xfe" + b"\x01a" * 600_000 + b"\0"):
-        with pytest.raises(PictureError, match=r"GIF of more than 10000 blocks .*; save it again"):
+        with pytest.raises(
+            PictureError, match=r"GIF with more than 10000 blocks .*; save it again"
+        ):
             read_image_array(write(tmp_path, gif_with(blocks)))
 
 
@@ -226,7 +228,7 @@ def test_a_fifo_or_a_device_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("pipe.png", "zero.png"):
-        with pytest.raises(PictureError, match=rf"{name} is not a regular file but a device, pipe"):
+        with pytest.raises(PictureError, match=rf"{name} is a device, pipe or socket, not a reg"):
             read_image_array(tmp_path / name)
 
 
@@ -236,7 +238,7 @@ def test_a_file_that_becomes_a_fifo_meanwhile_is_refused(tmp_path, monkeypatch):
     path.unlink()
     os.mkfifo(path)
     monkeypatch.setattr(Path, "stat", lambda _, **__: before)
-    with pytest.raises(PictureError, match="is not a regular file"):
+    with pytest.raises(PictureError, match="not a regular file"):
         read_image_array(path)
 
 

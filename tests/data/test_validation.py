@@ -3,15 +3,15 @@ import pytest
 from PIL import Image
 
 from segmodels.cli.main import main
-from segmodels.data import validation as survey_module
+from segmodels.data import validation
 from segmodels.data.dataset import DataError, open_data, read_split
-from segmodels.data.validation import changed_files, survey, survey_splits
+from segmodels.data.validation import changed_files, check_split, check_splits
 from tests.support.datasets import write_camvid
 
 
-def test_a_survey_counts_pixels_sizes_and_images(camvid):
+def test_a_report_counts_pixels_sizes_and_images(camvid):
     data = open_data(camvid, "train")
-    found = survey(data)
+    found = check_split(data)
     for index in range(6):
         counts = np.bincount(data.target(index).ravel(), minlength=256)
         assert found.counts[index].tolist() == [*counts[:3], counts[255]]
@@ -40,7 +40,7 @@ WORDS = [
     "004 has no label in",
     "train/000.png: 000.png is damaged",
     "trainannot/001.png has ids [9]; expected 0 to 2",
-    "trainannot/002.png is 24 x 20 pixels, its image",
+    "trainannot/002.png is 24 x 20 pixels, but its image",
     "trainannot/003.png cannot be read as a label",
     "val/000.png: 000.png is empty",
 ]
@@ -48,7 +48,7 @@ WORDS = [
 
 def test_all_errors_are_found_at_once_and_named(broken):
     with pytest.raises(DataError) as caught:
-        survey_splits(broken, ("train", "val", "test"))
+        check_splits(broken, ("train", "val", "test"))
     first, *lines = str(caught.value).splitlines()
     assert first == "7 errors:"
     for line, words in zip(lines, WORDS, strict=True):
@@ -56,7 +56,7 @@ def test_all_errors_are_found_at_once_and_named(broken):
 
 
 def test_files_with_errors_are_in_no_count(broken):
-    found = survey(*read_split(broken, "train"))
+    found = check_split(*read_split(broken, "train"))
     assert found.counts.shape == (0, 4)
     assert len(found.errors) == 6
 
@@ -66,7 +66,7 @@ def test_more_than_ten_errors_are_ten_and_a_number(tmp_path):
     for file in (root / "trainannot").iterdir():
         file.write_text("no image")
     with pytest.raises(DataError) as caught:
-        survey_splits(root, ("train",))
+        check_splits(root, ("train",))
     lines = str(caught.value).splitlines()
     assert lines[0] == "13 errors:"
     assert len(lines) == 12
@@ -80,19 +80,19 @@ def test_changed_new_and_missing_files_are_told_apart_from_the_same():
 
 
 def test_a_digest_follows_the_bytes(camvid):
-    before = survey(open_data(camvid, "val")).digests
+    before = check_split(open_data(camvid, "val")).digests
     label = camvid / "valannot" / "001.png"
     ids = np.array(Image.open(label))
     ids[5, 5] = (ids[5, 5] + 1) % 3
     Image.fromarray(ids).save(label)
-    now = survey(open_data(camvid, "val")).digests
-    assert changed_files(before, now) == ["valannot/001.png"]
+    after = check_split(open_data(camvid, "val")).digests
+    assert changed_files(before, after) == ["valannot/001.png"]
 
 
 def test_one_thread_does(camvid, monkeypatch):
-    several = survey(open_data(camvid, "train"))
-    monkeypatch.setattr(survey_module, "MAX_THREADS", 1)
-    alone = survey(open_data(camvid, "train"))
+    several = check_split(open_data(camvid, "train"))
+    monkeypatch.setattr(validation, "MAX_THREADS", 1)
+    alone = check_split(open_data(camvid, "train"))
     assert (alone.counts == several.counts).all()
     assert alone.digests == several.digests
 
@@ -103,7 +103,7 @@ def test_one_thread_does(camvid, monkeypatch):
 def test_check_says_what_a_folder_holds(camvid, capsys):
     assert main(["data", "check", str(camvid)]) == 0
     printed = capsys.readouterr().out
-    assert f"{camvid}: SegNet's CamVid, labels of class ids" in printed
+    assert f"{camvid}: SegNet's CamVid, labels: class ids" in printed
     train = next(line for line in printed.splitlines() if line.startswith("train"))
     assert train.split() == ["train", "6", "2.50", "%", "48", "x", "40"]  # a row of 40 is void
     data = open_data(camvid, "test")
@@ -127,9 +127,7 @@ def test_check_tells_images_that_two_splits_share(camvid, capsys):
     twin = (camvid / "train" / "003.png").read_bytes()
     (camvid / "test" / "001.png").write_bytes(twin)
     assert main(["data", "check", str(camvid)]) == 0
-    assert "note: 'train' and 'test' share images, 1 in all (train/003.png)" in (
-        capsys.readouterr().out
-    )
+    assert "note: 'train' and 'test' share 1 image (train/003.png)" in (capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("missing", ["folder", "splits", "train", "classes"])

@@ -11,7 +11,7 @@ from segmodels.data.video_io import (
     VideoLimits,
     open_video,
     read_comment,
-    writing_video,
+    video_writer,
 )
 from tests.support.clips import frames, read_clip, write_clip
 
@@ -135,7 +135,7 @@ def test_a_damaged_video_is_refused_or_read_in_part(clip):
 
 
 def test_other_codecs_and_files_without_images_are_named(tmp_path):
-    with pytest.raises(VideoError, match="ffv1, which is not read"):
+    with pytest.raises(VideoError, match="ffv1, which is not supported"):
         read(write_clip(tmp_path / "a.mkv", codec="ffv1"))
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
@@ -159,7 +159,7 @@ def test_written_videos_have_the_times_of_their_source_and_its_colors(tmp_path):
     images = [image[:45, :63] for image in frames()]  # odd sizes get a row or column more
     with (
         open_video(source) as video,
-        writing_video(tmp_path / "out.mp4", video, metadata={"comment": "ours"}) as writer,
+        video_writer(tmp_path / "out.mp4", video, metadata={"comment": "ours"}) as writer,
     ):
         for frame, image in zip(video.frames(), images, strict=True):
             writer.write(image, frame.pts)
@@ -178,7 +178,9 @@ def test_an_exact_video_keeps_every_value(tmp_path):
     ids = [generator.integers(0, 256, (48, 63), np.uint8) for _ in range(6)]
     with (
         open_video(write_clip(tmp_path / "source.mp4")) as video,
-        writing_video(tmp_path / "ids", video, exact=True, metadata={"comment": "ours"}) as writer,
+        video_writer(
+            tmp_path / "ids", video, lossless=True, metadata={"comment": "ours"}
+        ) as writer,
     ):
         for frame, one in zip(video.frames(), ids, strict=True):
             writer.write(one, frame.pts)

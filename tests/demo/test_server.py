@@ -212,7 +212,7 @@ def test_a_client_that_leaves_frees_its_place(demo, visitor):
 def test_bad_pictures_get_a_word_and_good_ones_after_them_their_answer(visitor, answers):
     for content, message in (
         (b"no picture", "is not an image"),
-        (png(picture(4))[:300], "damaged, cut off"),
+        (png(picture(4))[:300], "damaged, truncated"),
         (b"", "empty"),
         (huge_png(), "900.0 megapixels; at most 50.0 are accepted"),
     ):

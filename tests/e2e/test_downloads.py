@@ -119,7 +119,7 @@ def test_compare_tells_of_a_network_that_failed(tiny_address, tmp_path):
     ("content", "model", "message"),
     [
         (b"no picture", "unet-camvid", "is not an image"),
-        (STREET.read_bytes()[:5000], "unet-camvid", "damaged, cut off"),
+        (STREET.read_bytes()[:5000], "unet-camvid", "damaged, truncated"),
         (STREET.read_bytes(), "no-such-model", "Unknown model 'no-such-model'"),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_label_of_the_visitors_is_judged_and_a_wrong_one_explained(page, serve
     page.locator("#label").get_by_label("Remove Image").click()
     expect(page.locator("#errors .viewer")).to_be_hidden()
     label.set_input_files(tmp_path / "short.png")
-    message = "short.png is 90 x 9 pixels, the image 90 x 66; they must be equal"
+    message = "short.png is 90 x 9 pixels, but the image is 90 x 66; the sizes must be equal"
     expect(page.get_by_role("alert").filter(has_text=message)).to_be_visible()
 
 

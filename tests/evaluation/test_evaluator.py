@@ -28,7 +28,7 @@ def tiny_segmenter(class_names=CLASS_NAMES):
 def test_metrics_are_those_of_the_class_maps(camvid):
     data, segmenter = open_data(camvid, "train"), tiny_segmenter()
     evaluation = evaluate(segmenter, data, quiet=True)
-    maps = [segmenter(data.picture(index)).class_map for index in range(6)]
+    maps = [segmenter(data.image(index)).class_map for index in range(6)]
     targets = [data.target(index) for index in range(6)]
     # One matrix over all images: as of one image that holds all of them.
     matrix = metrics.confusion_matrix(np.concatenate(targets), np.concatenate(maps), 3)

@@ -5,7 +5,7 @@ from PIL import Image
 
 from segmodels import Segmenter, UNet
 from segmodels.data.dataset import open_data
-from segmodels.data.image_io import resize
+from segmodels.data.resizing import resize
 from segmodels.evaluation.evaluator import evaluate
 from segmodels.evaluation.qualitative import (
     CELL,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segmodels.cli.main import main
-from segmodels.data.validation import survey_all
+from segmodels.data.validation import check_dataset
 from segmodels.training.presets import config_from_preset
 from segmodels.training.proposal import propose
 from tests.support.datasets import write_camvid, write_unlisted
@@ -15,9 +15,9 @@ from tests.support.datasets import write_camvid, write_unlisted
 
 def proposal(folder, names):
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
-    surveys, errors = survey_all(folder)
+    reports, errors = check_dataset(folder)
     assert errors == []
-    return propose(folder, surveys)
+    return propose(folder, reports)
 
 
 def test_streets_get_the_road_preset(tmp_path):

@@ -27,7 +27,7 @@ def test_a_class_without_a_training_pixel_weighs_nothing_and_is_named(camvid, ca
         ids = np.array(Image.open(sample.label))
         Image.fromarray(np.where(ids == 1, 0, ids).astype(np.uint8)).save(sample.label)
     trainer = tiny_trainer(camvid)
-    assert "warning: no label of 'train' has a pixel of wall, which" in capsys.readouterr().err
+    assert "warning: no label of 'train' contains wall, which" in capsys.readouterr().err
     assert trainer.class_weights[1] == 0
     assert (trainer.class_weights[[0, 2]] > 0).all()
     assert np.isfinite(trainer.take_step(*next(trainer.batches(0))))
@@ -48,8 +48,8 @@ def test_what_is_probably_wrong_is_told_before_a_step_is_taken(camvid, capsys):
             Image.fromarray(np.where(ids == 1, 255, 0).astype(np.uint8)).save(sample.label)
     tiny_trainer(camvid)
     printed = capsys.readouterr().err
-    assert "segmodels: warning: the labels hold 0 and 255 alone, and classes.txt has 3" in printed
-    assert "segmodels: warning: every pixel of 'train' is 'ground' or void" in printed
+    assert "segmodels: warning: the labels contain only 0 and 255, but classes.txt has 3" in printed
+    assert "segmodels: warning: all pixels of 'train' are 'ground' or void" in printed
     assert "train: ignored 1 file not in an image format (Thumbs.db)" in printed
 
 
@@ -58,7 +58,7 @@ def test_labels_that_are_all_void_tell_the_likely_cause(camvid):
     for split in ("train", "val"):
         for sample in open_data(camvid, split).samples:
             Image.fromarray(np.full((40, 48), 1, np.uint8)).save(sample.label)
-    with pytest.raises(DataError, match=r"only void pixels\n  warning: .* they are probably masks"):
+    with pytest.raises(DataError, match=r"only void pixels\n  warning: .* probably binary masks"):
         tiny_trainer(camvid)
 
 
@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(camvid):
     pixels, target = next(trainer.batches(0))
     position = trainer.data, trainer.config, 0
     before = [p.clone() for p in trainer.model.parameters()]
-    names = [trainer.data.samples[i].picture.name for i in batch_order(*position)[0]]
+    names = [trainer.data.samples[i].image.name for i in batch_order(*position)[0]]
     message = (
         rf"the loss became nan at step 0 \(epoch 1, .* {', '.join(names)}\); .* lower learning"
     )
