@@ -21,18 +21,23 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "predict",
         help="images, TIFF stacks and videos to class ids and overlays",
-        description="Write two files for each image, its class ids (NAME.png) and an overlay "
-        "(NAME_overlay.png); for each TIFF of several pages the same as stacks (NAME.tif, "
-        "NAME_overlay.tif), and for each video that is given by its name the same as lossless "
-        "FFV1 (NAME.mkv) and H.264 (NAME_overlay.mp4), without sound. No file is overwritten but "
-        "an earlier result of the same image and the same model: where a name is taken, another "
-        "one is used.",
+        description="Write two files for each image: class ids (NAME.png) and an overlay "
+        "(NAME_overlay.png). Multi-page TIFFs give stacks (NAME.tif, NAME_overlay.tif), and videos "
+        "that are named individually give lossless FFV1 (NAME.mkv) and H.264 (NAME_overlay.mp4), "
+        "without sound. Existing files are never overwritten, except earlier results of the same "
+        "image and model; if a name is taken, a different one is chosen.",
     )
     command.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE_OR_FOLDER")
     command.add_argument("--model", required=True, help="Hub id or folder")
     command.add_argument("--out", type=Path, default=Path("segmented"), help="default: segmented/")
-    command.add_argument("--opacity", type=float, default=0.5, help="of the overlays, 0 to 1")
-    command.add_argument("--working-size", type=int, help="longer side seen by the network, pixels")
+    command.add_argument(
+        "--opacity", type=float, default=0.5, help="opacity of the overlays, 0 to 1; default: 0.5"
+    )
+    command.add_argument(
+        "--working-size",
+        type=int,
+        help="longer side of the network's input, in pixels; default: the model's",
+    )
     command.add_argument("--batch-size", type=int, help="default: 1 on a CPU, 8 on a GPU")
     command.add_argument(
         "--resume",
@@ -75,8 +80,8 @@ def run(options: argparse.Namespace) -> int:
 def _predict_images(
     images: Sequence[Path], segmenter: Segmenter, origin: Origin, options: argparse.Namespace
 ) -> list[str]:
-    """Segment the images into --out, and report it; a line for each that failed."""
-    # The same in every process: one plans before another writes.
+    """Segment images into --out and print a summary; returns one line per failed image."""
+    # Planned by the main process, before any process writes.
     jobs = gathered([plan_jobs(images, options.out, origin)])[0]
     todo = [job for job in shared(jobs) if not (options.resume and job.is_done)]
     on_gpu = segmenter.device.type != "cpu"
@@ -88,7 +93,7 @@ def _predict_images(
 
 
 def _predict(predictor: Predictor, jobs: Sequence[Job], *, show_progress: bool) -> list[str]:
-    """Run the jobs; a line for each that failed."""
+    """Run the jobs; returns one line per failed image."""
     failures = []
     disable = not (show_progress and is_main_process())
     with tqdm(total=len(jobs), unit="image", disable=disable) as bar:
@@ -105,9 +110,7 @@ def _report(
     jobs: Sequence[Job], failures: Sequence[str], options: argparse.Namespace, busy: float | None
 ) -> None:
     share = "" if busy is None else f" (network busy {100 * busy:.0f} % of the time)"
-    print(
-        f"{len(jobs) - len(failures)} of {len(jobs)} pictures segmented into {options.out}{share}"
-    )
+    print(f"{len(jobs) - len(failures)} of {len(jobs)} images segmented into {options.out}{share}")
     skipped = sum(job.is_done for job in jobs) if options.resume else 0
     if skipped:
         print(f"{skipped} of them had their results already")

@@ -130,7 +130,7 @@ def test_a_result_that_cannot_be_written_leaves_the_others_theirs(
     assert predict(model, out, pictures) == 1
     assert len(contents(out)) == 2 * 3
     printed = capsys.readouterr()
-    assert "3 of 4 pictures segmented" in printed.out
+    assert "3 of 4 images segmented" in printed.out
     assert "c.png: No space left on device" in printed.err
 
 
@@ -226,7 +226,7 @@ def test_predict_takes_videos_beside_images(model, pictures, tmp_path, capsys):
     assert main([*command, *options]) == 1
     printed = capsys.readouterr()
     assert "1 of 2 videos segmented" in printed.out
-    assert "1 of 1 pictures segmented" in printed.out
+    assert "1 of 1 images segmented" in printed.out
     assert "clip.mp4: the results have no sound" in printed.err
     assert "broken.webm is not a video of a supported format" in printed.err
     names = {path.name for path in out.iterdir()}
