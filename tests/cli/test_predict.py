@@ -23,7 +23,7 @@ def test_predict_writes_exact_ids_and_overlays(model, pictures, tmp_path, capsys
         assert np.array_equal(np.array(ids), expected.class_map)
     with Image.open(out / "b_overlay.png") as overlay:
         assert np.array_equal(np.array(overlay), np.array(expected.overlay(0.5)))
-    assert "1 of 1 pictures" in capsys.readouterr().out
+    assert "1 of 1 images" in capsys.readouterr().out
 
 
 def test_predict_opens_folders_and_keeps_equal_stems_apart(model, pictures, tmp_path):
@@ -43,7 +43,7 @@ def test_one_bad_picture_is_reported_and_the_rest_go_on(model, pictures, tmp_pat
     out = tmp_path / "out"
     assert main(["predict", str(pictures), "--model", str(model), "--out", str(out)]) == 1
     printed = capsys.readouterr()
-    assert "2 of 3 pictures" in printed.out
+    assert "2 of 3 images" in printed.out
     assert "b.webp" in printed.err
     assert (out / "a.png").exists()
     assert not (out / "b.png").exists()
