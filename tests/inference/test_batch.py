@@ -153,7 +153,7 @@ def test_two_processes_do_each_image_once_and_report_together(folder, jobs):
         process.communicate(timeout=PATIENCE) for process in processes
     ]
     assert [process.returncode for process in processes] == [1, 1], errors + more
-    assert first.startswith("6 of 7 images segmented")
+    assert "6 of 7 images segmented" in first  # older versions of Gloo print a line before it
     assert second == ""
     assert "3.png" in errors
     assert written(jobs) == [True, True, True, False, True, True, True]
