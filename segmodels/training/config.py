@@ -191,6 +191,11 @@ class TrainingConfig:
         choices=("same", "valid"),
     )
     batch_norm: bool | None = _network(None, "U-Net: use batch normalisation", unset="yes")
+    freeze_batch_norm: bool = _network(
+        False,
+        "normalise with the running statistics of --start in training too, for images from sources "
+        "so different that the statistics of small batches vary strongly",
+    )
     variant: str | None = _network(
         None, "SegNet: vgg16, or basic", unset="vgg16", choices=("vgg16", "basic")
     )
@@ -289,6 +294,9 @@ class TrainingConfig:
             ),
             "batch_size must be at least 1": self.batch_size is None or self.batch_size >= 1,
             "patience must be 0 or more": self.patience >= 0,
+            "freeze_batch_norm needs start, whose statistics it keeps": (
+                not self.freeze_batch_norm or self.start is not None
+            ),
             "seed must be 0 or more": self.seed >= 0,
             f"precision must be one of {', '.join(PRECISIONS)}": self.precision in PRECISIONS,
             "val_fraction must be at least 0 and less than 1": 0 <= self.val_fraction < 1,

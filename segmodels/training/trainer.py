@@ -230,6 +230,9 @@ class Trainer:
             calibrate(model, self._normalised(self._first_images()))
         for layer in self.frozen:
             layer.requires_grad_(False)
+        self.in_evaluation_mode = [*self.frozen]
+        if config.freeze_batch_norm:
+            self.in_evaluation_mode += batch_norms(model)
         synchronise(self.model)
         self.optimizer = optimizer_for(self.model, config, self.encoder)
         self.average = _moving_average(self.model, config.ema) if config.ema else None
@@ -286,7 +289,7 @@ class Trainer:
         """
         torch.manual_seed(seed_of(self.config.seed, self.step, process_index()))
         self.model.train()
-        for layer in self.frozen:
+        for layer in self.in_evaluation_mode:
             layer.eval()
         for group in self.optimizer.param_groups:
             group["lr"] = group[PEAK] * self.rate_factors[self.step]
@@ -419,7 +422,7 @@ class Trainer:
         frozen = {
             theirs
             for ours, theirs in zip(self.model.modules(), self.result.modules(), strict=True)
-            if ours in self.frozen
+            if ours in self.in_evaluation_mode
         }
         layers = [layer for layer in batch_norms(self.result) if layer not in frozen]
         if not layers:

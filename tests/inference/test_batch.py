@@ -1,6 +1,7 @@
 """Many pictures: as one by one, in batches, resumed, and shared among processes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,7 +154,9 @@ def test_two_processes_do_each_image_once_and_report_together(folder, jobs):
         process.communicate(timeout=PATIENCE) for process in processes
     ]
     assert [process.returncode for process in processes] == [1, 1], errors + more
-    assert "6 of 7 images segmented" in first  # older versions of Gloo print a line before it
+    # Gloo before torch 2.9 reports connections on stdout.
+    first, second = (re.sub(r"^\[Gloo\].*\n", "", text, flags=re.M) for text in (first, second))
+    assert first.startswith("6 of 7 images segmented")
     assert second == ""
     assert "3.png" in errors
     assert written(jobs) == [True, True, True, False, True, True, True]

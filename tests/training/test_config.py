@@ -10,6 +10,7 @@ from segmodels.training.config import TrainingConfig, fit_to_data
     ("options", "message"),
     [
         ({"network": "vgg"}, "network must be one of fcn, unet, segnet, got 'vgg'"),
+        ({"freeze_batch_norm": True}, "freeze_batch_norm needs start"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"epochs": 3, "half_size_epochs": 4}, "half_size_epochs must be from 0 to epochs, got 4"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

@@ -4,10 +4,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from segmodels import UNet
 from segmodels.data.dataset import DataError, open_data
 from segmodels.models.layers.winograd import WinogradConv2d
 from segmodels.models.vgg16 import encoder_layers
-from segmodels.training.batch_norm import recompute
+from segmodels.training.batch_norm import batch_norms, recompute
 from segmodels.training.config import TrainingConfig, TrainingError
 from segmodels.training.dataloader import batch_order
 from segmodels.training.losses import lovasz_softmax
@@ -287,6 +288,26 @@ def test_of_a_moving_average_the_batch_norms_are_recomputed(camvid, vgg16_file):
     }
     assert not any(name.startswith("encoders.0") for name in changed)  # frozen
     assert {"encoders.1.conv2_1.bn.running_mean", "decoders.4.conv1_2_d.bn.running_mean"} <= changed
+
+
+def test_frozen_batch_norms_keep_the_statistics_of_start_and_learn_scale_and_shift(
+    camvid, tmp_path
+):
+    start = tmp_path / "start"
+    network = UNet(class_names=open_data(camvid, "train").class_names, base_channels=2)
+    for layer in batch_norms(network):
+        nn.init.constant_(layer.running_mean, 0.25)
+    network.save_pretrained(start)
+    options = {"start": str(start), "freeze_batch_norm": True, "ema": 0.5}
+    trainer = tiny_trainer(camvid, base_channels=None, warmup_steps=0, **options)
+    trainer.take_step(*next(trainer.batches(0)))
+    trainer.recompute_batch_norms(batches=2)
+    for model in (trainer.model, trainer.result):
+        for layer in batch_norms(model):
+            assert (layer.running_mean == 0.25).all()
+            assert (layer.running_var == 1).all()
+            assert (layer.weight != 1).any()
+            assert (layer.bias != 0).any()
 
 
 def test_recomputed_batch_norms_see_as_many_batches_as_asked_for(camvid):
