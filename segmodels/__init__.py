@@ -1,4 +1,4 @@
-"""FCN, U-Net and SegNet: three classic networks for semantic segmentation, side by side.
+"""FCN, U-Net and SegNet: three classic networks for semantic segmentation.
 
 Examples:
     >>> from segmodels import Segmenter, load_model
@@ -9,7 +9,8 @@ Examples:
 import os
 
 # Read by torch at its first allocation. On Linux, tensors of 2 MiB or more then use huge pages of
-# 2 MiB, so that a feature map costs dozens of page faults, not thousands. A user's "0" is kept.
+# 2 MiB, so that a feature map causes dozens of page faults instead of thousands. Set it to "0" to
+# disable this.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from segmodels.data.image_io import PictureError

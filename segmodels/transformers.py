@@ -1,6 +1,7 @@
-"""A bridge to transformers: importing this module registers the networks with its Auto classes.
+"""Integration with transformers: importing this module registers the networks with its Auto
+classes.
 
-Requires the extra `transformers`. No remote code is needed: the classes are these here.
+Requires the extra `transformers`. The classes are defined here, so no remote code is executed.
 
 Examples:
     >>> import segmodels.transformers
@@ -41,22 +42,22 @@ from segmodels.models.base import TRANSFORMERS_TYPE, SegmentationModel, load_mod
 from segmodels.models.registry import model_classes
 
 IGNORE_INDEX = 255
-# Arguments of `from_pretrained` that `load_model` has too.
+# Arguments of `from_pretrained` that are passed on to `load_model`.
 LOADING = ("subfolder", "revision", "token", "cache_dir", "force_download", "local_files_only")
 
 
 class SegmodelsConfig(PreTrainedConfig):
-    """`config.json` of a network: the constructor's arguments under their names."""
+    """Contents of `config.json`: the constructor's arguments by name."""
 
     model_type = TRANSFORMERS_TYPE
 
 
 class SegmodelsForSemanticSegmentation(PreTrainedModel):
-    """Any of the networks behind the interface of transformers.
+    """Wrapper that gives any of the networks the interface of transformers.
 
     Args:
-        config: As `SegmodelsConfig.from_pretrained` reads it.
-        network: A network to wrap; None: a new one with random weights, of the config.
+        config: The config, as read by `SegmodelsConfig.from_pretrained`.
+        network: The network to wrap; None: create it from the config, with random weights.
     """
 
     config_class = SegmodelsConfig
@@ -68,10 +69,10 @@ class SegmodelsForSemanticSegmentation(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The networks initialise themselves."""
+        """Do nothing: the networks initialise their own weights."""
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # few of the library's options apply
+    def from_pretrained(  # type: ignore[override]  # supports few of the library's options
         cls,
         pretrained_model_name_or_path: str | Path,
         *_: Any,
@@ -83,13 +84,13 @@ class SegmodelsForSemanticSegmentation(PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path: Folder, Hub id or short name.
-            config: Its config, if it has been read already.
-            dtype: Of the parameters; "auto" and None: float32.
+            config: The network's config; None: that of the loaded network.
+            dtype: Dtype of the parameters; "auto" and None: float32.
             **kwargs: subfolder, revision, token, cache_dir, force_download and local_files_only, as
                 in `load_model`; others are ignored.
 
         Raises:
-            CheckpointError: If it cannot be loaded.
+            CheckpointError: If the network cannot be loaded.
         """
         loading = {key: kwargs[key] for key in LOADING if kwargs.get(key)}
         network = load_model(pretrained_model_name_or_path, **loading)
@@ -100,20 +101,20 @@ class SegmodelsForSemanticSegmentation(PreTrainedModel):
         return model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
-        """Write the network's folder as `SegmentationModel.save_pretrained` does."""
+        """Save the network as `SegmentationModel.save_pretrained` does."""
         self.network.save_pretrained(save_directory)
 
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
     ) -> SemanticSegmenterOutput:
-        """Compute the logits, and the loss where there are labels.
+        """Compute the logits and, given labels, the loss.
 
         Args:
-            pixel_values: Normalised float (N, C, H, W), of `SegmodelsImageProcessor`.
-            labels: Class ids (N, H, W); 255 is not judged.
+            pixel_values: Normalised float (N, C, H, W), from `SegmodelsImageProcessor`.
+            labels: Class ids (N, H, W); 255 is ignored.
 
         Returns:
-            `logits` (N, num_classes, H, W) and `loss`, the mean cross entropy.
+            `logits` (N, num_classes, H, W), and `loss`, the mean cross entropy, or None.
         """
         height, width = pixel_values.shape[-2:]
         region, inside = with_context(self.network, pixel_values, slice(0, height), slice(0, width))
@@ -125,16 +126,16 @@ class SegmodelsForSemanticSegmentation(PreTrainedModel):
 
 
 class SegmodelsImageProcessor(BaseImageProcessor):
-    """Prepares images as `Segmenter` does, and turns logits into class maps.
+    """Preprocesses images and converts logits to class maps, both as `Segmenter` does.
 
     Args:
-        size: {"longest_edge": pixels}, or None: images are not resized.
-        image_mean: One number per channel, for pixels in [0, 1].
-        image_std: One number per channel, for pixels in [0, 1].
+        size: {"longest_edge": pixels}; None: images are not resized.
+        image_mean: Mean of each channel, for pixels in [0, 1].
+        image_std: Standard deviation of each channel, for pixels in [0, 1].
         **kwargs: Further entries of `preprocessor_config.json`.
     """
 
-    model_input_names = ["pixel_values"]  # noqa: RUF012  # the library's
+    model_input_names = ["pixel_values"]  # noqa: RUF012  # as declared in the base class
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class SegmodelsImageProcessor(BaseImageProcessor):
     def preprocess(
         self, images: ImageInput, return_tensors: str | None = "pt", **kwargs: Any
     ) -> BatchFeature:
-        """Prepare images of one size, or one image.
+        """Resize and normalise an image, or a batch of images of the same size.
 
         Args:
             images: Image or list of images: PIL, or uint8 arrays (H, W) or (H, W, 3).
@@ -160,16 +161,20 @@ class SegmodelsImageProcessor(BaseImageProcessor):
             `pixel_values` (N, C, h, w), normalised float32.
 
         Raises:
-            PictureError: For something that is not such an image.
-            ValueError: For images that have different sizes once resized.
+            PictureError: If an image has another type, dtype or shape.
+            ValueError: If the resized images differ in size.
         """
         flat = cast(list[Any], make_flat_list_of_images(images))
-        prepared = [self._prepare(image) for image in flat]
-        if len({one.shape for one in prepared}) > 1:
-            raise ValueError("images of one batch must have one size: prepare them one by one")
-        return BatchFeature({"pixel_values": np.stack(prepared)}, tensor_type=return_tensors)
+        arrays = [self._preprocess(image) for image in flat]
+        shapes = sorted({array.shape for array in arrays})
+        if len(shapes) > 1:
+            raise ValueError(
+                "the images of a batch must have the same size after resizing, got shapes "
+                f"{', '.join(map(str, shapes))}: preprocess them one by one"
+            )
+        return BatchFeature({"pixel_values": np.stack(arrays)}, tensor_type=return_tensors)
 
-    def _prepare(self, image: Any) -> np.ndarray:
+    def _preprocess(self, image: Any) -> np.ndarray:
         rgb = read_image(image)
         side = self.size["longest_edge"] if self.size else max(rgb.size)
         mode = "RGB" if len(self.image_mean) == 3 else "L"
@@ -183,15 +188,15 @@ class SegmodelsImageProcessor(BaseImageProcessor):
         outputs: SemanticSegmenterOutput,
         target_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Tensor]:
-        """Turn logits into class maps, as `Segmenter` does: the argmax of the probabilities
+        """Convert logits to class maps as `Segmenter` does: the argmax of the probabilities
         interpolated to the image's size.
 
         Args:
-            outputs: Of the model.
+            outputs: Output of the model.
             target_sizes: (height, width) of each image; None: the size of the logits.
 
         Returns:
-            Class ids (height, width) of each image.
+            Class map (height, width) of each image, int64.
         """
         probabilities = outputs["logits"].detach().float().softmax(1).cpu()
         sizes = target_sizes or [tuple(probabilities.shape[-2:])] * len(probabilities)
@@ -202,13 +207,13 @@ def _class_map(probabilities: Tensor, size: Sequence[int]) -> Tensor:
     working, full = (probabilities.shape[-2], probabilities.shape[-1]), (int(size[0]), int(size[1]))
     if working[0] > full[0] or working[1] > full[1]:
         probabilities, working = resize_probabilities(probabilities, full), full
-    answer = FullSize(working, full)
-    answer.fill(probabilities, slice(0, working[0]), slice(0, working[1]))
-    return torch.from_numpy(answer.class_map()).long()
+    upsampler = FullSize(working, full)
+    upsampler.fill(probabilities, slice(0, working[0]), slice(0, working[1]))
+    return torch.from_numpy(upsampler.class_map()).long()
 
 
 def _new_network(config: SegmodelsConfig) -> SegmentationModel:
-    """The network that the config describes, with random weights."""
+    """Create the network that the config describes, with random weights."""
     known = {model_class.__name__: model_class for model_class in model_classes()}
     names = [name for name in config.architectures or [] if name in known]
     if len(names) != 1:
@@ -229,7 +234,7 @@ AutoModelForSemanticSegmentation.register(SegmodelsConfig, SegmodelsForSemanticS
 AutoImageProcessor.register(
     SegmodelsConfig, image_processor_classes={"pil": SegmodelsImageProcessor}
 )
-# The pipeline accepts only models whose names are in this table.
+# The image-segmentation pipeline accepts only models registered in this mapping.
 MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[TRANSFORMERS_TYPE] = (
     SegmodelsForSemanticSegmentation.__name__
 )

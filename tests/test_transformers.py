@@ -96,7 +96,7 @@ def test_loading_is_as_strict_as_segmodels(tmp_path):
     network(UNet).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"base_channels": 8}))
-    with pytest.raises(CheckpointError, match="does not fit its config"):
+    with pytest.raises(CheckpointError, match="does not match its config"):
         transformers.AutoModelForSemanticSegmentation.from_pretrained(str(tmp_path))
 
 
@@ -110,7 +110,7 @@ def test_half_precision_is_the_callers_choice(tmp_path):
 def test_images_of_several_sizes_are_refused(tmp_path):
     network(UNet).save_pretrained(tmp_path)
     processor = transformers.AutoImageProcessor.from_pretrained(str(tmp_path))
-    with pytest.raises(ValueError, match="one size: prepare them one by one"):
+    with pytest.raises(ValueError, match=r"same size after resizing.*: preprocess them one by one"):
         processor([picture(20, 30), picture(30, 20)])
 
 

@@ -1,6 +1,7 @@
-"""Shared code of the commands. Each is a module: `add` declares its arguments, `run` executes it.
+"""Shared code of the commands.
 
-Dependencies of single commands (kornia, scipy, gradio) are imported when the command runs.
+Each command is a module: `add` declares its arguments, and `run` executes it and returns the exit
+status. Dependencies of individual commands (kornia, scipy, gradio) are imported when they run.
 """
 
 import argparse
@@ -17,14 +18,26 @@ class CommandError(Exception):
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
-    """--device and --precision, for `open_segmenter`."""
-    command.add_argument("--device", default="auto", help='"auto", "cpu", "cuda", "cuda:1", ...')
-    command.add_argument("--precision", default="auto", choices=["auto", *PRECISIONS])
+    """Add --device and --precision, which `open_segmenter` uses."""
+    command.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; default: auto"
+    )
+    command.add_argument(
+        "--precision", default="auto", choices=["auto", *PRECISIONS], help="default: auto"
+    )
 
 
 def open_segmenter(options: argparse.Namespace, source: str | None = None) -> Segmenter:
-    """A segmenter for `source`, or else --model, on --device. Raises CommandError if the device is
-    not available."""
+    """Load a segmenter according to --device and --precision.
+
+    Args:
+        options: The parsed arguments.
+        source: Hub id or folder of the network; --model by default.
+
+    Raises:
+        CommandError: If the device is not available or does not support the precision.
+        CheckpointError: If the network cannot be loaded.
+    """
     model = load_model(source or options.model)
     try:
         return Segmenter(model, device=options.device, precision=options.precision)

@@ -1,4 +1,4 @@
-"""`segmodels predict` on files of many images: videos and TIFF stacks."""
+"""`segmodels predict` for image sequences: videos and TIFF stacks."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ from segmodels.utils.distributed import gathered, is_main_process, shared
 
 
 def is_video(path: Path) -> bool:
-    """Whether this is the name of a video, not of a folder."""
+    """Whether the path has the suffix of a video and is not a folder."""
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
@@ -29,14 +29,14 @@ def _sound_note(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class SequenceKind:
-    """A kind of file of many images.
+    """A type of image sequence.
 
     Attributes:
-        name: Of several such files.
-        unit: One of its images.
-        results: The files that results are written to.
-        predict: Segments such a file, and yields how many images are done, and of how many.
-        note: What the user should know of a file's results.
+        name: Plural name, for messages.
+        unit: Name of one image of a sequence, for the progress bar.
+        results: Format of the result files.
+        predict: Segments a sequence. Yields the number of finished images and, if known, of all.
+        note: Returns a note on the results of a file for the user, or None.
     """
 
     name: str
@@ -57,7 +57,7 @@ def predict_sequences(
     origin: Origin,
     options: argparse.Namespace,
 ) -> list[str]:
-    """Segment the files into --out, and report it; a line for each that failed."""
+    """Segment sequences into --out and print a summary; returns one line per failed file."""
     jobs = gathered([plan_jobs(paths, options.out, origin, kind.results)])[0]
     todo = [job for job in jobs if not (options.resume and job.is_done)]
     batch_size = options.batch_size or (1 if segmenter.device.type == "cpu" else 8)
@@ -94,7 +94,7 @@ def _report(
 ) -> None:
     print(f"{len(jobs) - len(failures)} of {len(jobs)} {kind.name} segmented into {out}")
     if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of them had their results already")
+        print(f"{len(jobs) - len(todo)} of them already had results")
     for job in jobs:
         if job.class_ids.stem != job.image.stem:
             print(f"{job.image} -> {job.class_ids.name}: the name was taken or too long")

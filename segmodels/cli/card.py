@@ -1,4 +1,4 @@
-"""`segmodels card`: write the model card of a folder."""
+"""`segmodels card`: write the model card of a model folder."""
 
 import argparse
 from pathlib import Path
@@ -8,14 +8,15 @@ from segmodels.data.image_io import PictureError
 
 # Entries of card.json, which are also options, with their help texts.
 ENTRIES = {
-    "dataset": "a dataset whose name, terms and published results are known to segmodels",
+    "dataset": "a dataset whose name, terms and published results are built into segmodels",
     "dataset_name": "name of the training data",
     "license": 'license of the weights, as a Hub identifier: "cc-by-4.0", "other", ...',
     "license_name": 'name of the license if --license is "other"',
     "license_link": "URL of the license terms",
     "terms": "terms of the weights and the data, in Markdown",
     "limits": "uses that the network is not intended for, in Markdown",
-    "selection": "how settings were chosen, and how often the reported split was evaluated",
+    "selection": "how settings were chosen and how often the reported split was evaluated, in "
+    "Markdown",
     "examples": "description of --images, in Markdown",
 }
 
@@ -23,7 +24,7 @@ ENTRIES = {
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "card",
-        help="write the model card of a folder",
+        help="write the model card of a model folder",
         description="Write README.md from evaluation.json (see `segmodels evaluate --card`), "
         "training.json and the options given here, which are stored in card.json. Missing "
         "information is omitted.",

@@ -1,4 +1,4 @@
-"""`segmodels data check`: what a dataset holds, and what is wrong with it."""
+"""`segmodels data check`: report the contents and the errors of a dataset."""
 
 import argparse
 import sys
@@ -8,13 +8,13 @@ from segmodels.cli._common import Commands
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("data", help="what a dataset holds, and what is wrong with it")
+    command = commands.add_parser("data", help="check a dataset for errors")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     check = actions.add_parser(
         "check",
         help="read every file of a dataset",
-        description="Read every file of a dataset: what it holds, what is wrong with it (exit "
-        "status 1) and what is probably wrong (warnings, exit status 0); and propose a training "
+        description="Read every file of a dataset and report its contents, errors (exit status 1) "
+        "and likely errors (warnings, exit status 0). If there are no errors, suggest a training "
         "command.",
     )
     check.add_argument("folder", type=Path, metavar="DIR", help="layouts: see docs/datasets.md")
@@ -33,7 +33,11 @@ def run(options: argparse.Namespace) -> int:
         print(describe(options.folder, reports))
     if not errors:
         command, *tips = propose(options.folder, reports)
-        print("\n".join(["to train on it:", f"  {command}", *(f"  {tip}" for tip in tips), ""]))
+        print(
+            "\n".join(
+                ["suggested training command:", f"  {command}", *(f"  {tip}" for tip in tips), ""]
+            )
+        )
     notes = [note for report in reports.values() for note in notes_of(report.data.layout)]
     for note in [*dict.fromkeys(notes), *shared_images(reports)]:
         print(f"note: {note}")

@@ -10,13 +10,15 @@ from segmodels.cli._common import CommandError, Commands
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "demo",
-        help="serve the demo, which compares networks",
-        description="Compare networks on an image in the browser: those in weights_card/ of "
-        "a clone, or the comma-separated Hub ids or folders in the environment variable "
+        help="serve the demo",
+        description="Serve a web page that compares networks on an image: those in weights_card/ "
+        "of a clone, or the comma-separated Hub ids or folders in the environment variable "
         "SEGMODELS_MODELS.",
     )
     command.add_argument(
-        "--host", help="0.0.0.0: all interfaces; default: GRADIO_SERVER_NAME or 127.0.0.1"
+        "--host",
+        help="address to listen on, 0.0.0.0 for all interfaces; default: GRADIO_SERVER_NAME or "
+        "127.0.0.1",
     )
     command.add_argument(
         "--port", type=int, help="default: GRADIO_SERVER_PORT, or the first free port from 7860"

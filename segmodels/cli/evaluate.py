@@ -1,4 +1,4 @@
-"""`segmodels evaluate`: metrics of a network on a dataset."""
+"""`segmodels evaluate`: measure the metrics of a network on a dataset."""
 
 import argparse
 import json
@@ -23,44 +23,48 @@ from segmodels.utils.files import write_text
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "evaluate",
-        help="metrics of a network on a dataset",
-        description="Per class: IoU, Dice (F1), precision, accuracy (recall) and boundary F1; over "
-        "all: mean IoU, mean Dice, pixel accuracy, mean accuracy, frequency-weighted IoU. An image "
-        "or a label that cannot be used is reported, the rest are measured, and the exit status is "
-        "1.",
+        help="measure the metrics of a network on a dataset",
+        description="Metrics per class: IoU, Dice (F1), precision, accuracy (recall) and boundary "
+        "F1; overall: mean IoU, mean Dice, pixel accuracy, mean accuracy, frequency-weighted IoU "
+        "and boundary F1. Invalid images and labels are reported and excluded; the exit status is "
+        "then 1.",
     )
     command.add_argument("--model", required=True, help="Hub id or folder")
     command.add_argument("--data", required=True, type=Path, help="folder of the dataset")
     command.add_argument(
         "--split",
         default="test",
-        help=f"{', '.join(SPLITS)}, or all images of a dataset without lists; default: test",
+        help=f"{', '.join(SPLITS)}, or all (of a dataset without lists); default: test",
     )
     command.add_argument(
         "--val-fraction",
         type=float,
         default=0.0,
-        metavar="SHARE",
-        help="with --split val or train: the share of the training images that --val-fraction of "
-        "`segmodels train` held out; default: those that the model's training.json names",
+        metavar="FRACTION",
+        help="with --split val or train: --val-fraction of the training; default: the held-out "
+        "images listed in the model's training.json",
     )
-    command.add_argument("--folds", type=int, metavar="K", help="likewise, of a cross-validation")
+    command.add_argument(
+        "--folds", type=int, metavar="K", help="with --split val or train: --folds of the training"
+    )
     command.add_argument("--fold", type=int, metavar="k", help="the fold that was held out")
-    command.add_argument("--seed", type=int, default=0, help="of the training; default: 0")
+    command.add_argument("--seed", type=int, default=0, help="seed of the training; default: 0")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the metrics to FILE")
-    command.add_argument("--csv", type=Path, metavar="FILE", help="write a row per image to FILE")
+    command.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the metrics of each image to FILE"
+    )
     command.add_argument(
         "--by-source",
         action="store_true",
-        help="also for each source: the part of the file name before the first underscore",
+        help="also report metrics per source (file name up to the first underscore)",
     )
     command.add_argument(
         "--objects",
         action="append",
         default=[],
         metavar="CLASS",
-        help="also count the objects (connected components) of CLASS that are found: precision, "
-        "recall and AP at IoU 0.5; may be repeated",
+        help="also measure precision, recall and AP at IoU 0.5 of the objects (connected "
+        "components) of CLASS; may be repeated",
     )
     command.add_argument(
         "--membrane",
@@ -69,23 +73,28 @@ def add(commands: Commands) -> None:
         "separates",
     )
     command.add_argument(
-        "--grid", type=Path, metavar="FILE.png", help="draw the best and the worst images"
+        "--grid",
+        type=Path,
+        metavar="FILE.png",
+        help="draw the images with the highest and the lowest mean IoU",
     )
     command.add_argument(
         *("--grid-images", "--grid-pictures"),
         type=int,
         default=4,
         metavar="N",
-        help="of each kind; default: 4",
+        help="with --grid: number of best and of worst images; default: 4",
     )
     command.add_argument(
-        "--card", action="store_true", help="write them, and a model card, into the model's folder"
+        "--card",
+        action="store_true",
+        help="write evaluation.json and a model card to the model's folder",
     )
     command.add_argument(
         "--out-of-domain",
         metavar="NAME",
-        help="with --card: keep the card's own metrics and add these under NAME, as of data of "
-        "another origin than the training's",
+        help="with --card: keep the card's main metrics and add these as section NAME, for a "
+        "dataset from a different source than the training data",
     )
     command.add_argument(
         "--overwrite",
@@ -106,15 +115,15 @@ def run(options: argparse.Namespace) -> int:
     options.device = join_processes(options.device)
     data = _open_data(options)
     segmenter = open_segmenter(options)
-    asked_for = [*options.objects, *([options.membrane] if options.membrane else [])]
-    check_classes(segmenter.model.class_names, data, asked_for)
+    requested = [*options.objects, *([options.membrane] if options.membrane else [])]
+    check_classes(segmenter.model.class_names, data, requested)
     evaluation = evaluate(
         segmenter, data, objects=options.objects, membrane=options.membrane, skip_errors=True
     )
     if not is_main_process():
         return 0
-    measured = f"{len(evaluation.images)} of {len(data)} images"
-    print(f"{options.model} on {options.split} of {options.data}, {measured}\n")
+    evaluated = f"{len(evaluation.images)} of {len(data)} images"
+    print(f"{options.model} on {options.split} of {options.data}, {evaluated}\n")
     print(evaluation.table())
     if options.by_source:
         print(f"\nby source, over the classes present\n\n{evaluation.source_table()}")
@@ -139,7 +148,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open_data(options: argparse.Namespace) -> SegmentationData:
-    """The split; of a dataset whose val images the training held out, the same ones."""
+    """Open the split; without hold-out options, with the same held-out images as in training."""
     hold_out = hold_out_of(options.val_fraction, options.folds, options.fold, options.seed)
     if hold_out is None and options.split in ("train", "val"):
         record = fetch_record(options.model) or {}
@@ -150,27 +159,27 @@ def _open_data(options: argparse.Namespace) -> SegmentationData:
 
 
 def report_errors(errors: list[tuple[str, str]]) -> int:
-    """Name what could not be measured; the exit status."""
+    """Print the images that could not be evaluated; returns the exit status."""
     if errors:
-        print(f"\n{len(errors)} images could not be measured:")
+        print(f"\n{len(errors)} image{'s' * (len(errors) > 1)} could not be evaluated:")
         for name, error in errors:
             print(f"  {name}: {error}")
     return 1 if errors else 0
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """CommandError for what would fail after the hours of work."""
+    """Raise CommandError for options that would otherwise fail only after the evaluation."""
     from segmodels.evaluation.model_card import check_card_can_be_written
     from segmodels.hub.filenames import EVALUATION_NAME
 
     if options.grid_images < 1:
         raise CommandError(f"--grid-images must be at least 1, got {options.grid_images}")
     if options.out_of_domain and not options.card:
-        raise CommandError("--out-of-domain adds a section to the model card: it needs --card")
+        raise CommandError("--out-of-domain adds a section to the model card: add --card")
     outputs = [("--json", options.json), ("--csv", options.csv), ("--grid", options.grid)]
     paths = [(option, path) for option, path in outputs if path is not None]
     if len({path.resolve() for _, path in paths}) < len(paths):
-        raise CommandError(f"{', '.join(option for option, _ in paths)} need different files")
+        raise CommandError(f"{', '.join(option for option, _ in paths)} must be different files")
     for option, path in paths:
         _check_writable(option, path)
     if options.card:
@@ -185,7 +194,7 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _check_writable(option: str, path: Path) -> None:
     if path.is_dir():
-        raise CommandError(f"{option} {path} is a folder; give the name of a file")
+        raise CommandError(f"{option} {path} is a folder; expected a file name")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

@@ -11,10 +11,10 @@ from segmodels.models.base import load_model
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "export",
-        help="ONNX, for images of any size",
-        description="Write a network as ONNX and verify it with onnxruntime on odd sizes. Input "
-        "pixel_values: float32 (batch, channels, height, width), (image / 255 - image_mean) / "
-        "image_std; output logits: float32 (batch, classes, height, width).",
+        help="write a network as an ONNX file",
+        description="Write a network as an ONNX file for images of any size, and verify it with "
+        "onnxruntime. Input pixel_values: float32 (batch, channels, height, width), (image / 255 - "
+        "image_mean) / image_std; output logits: float32 (batch, classes, height, width).",
     )
     command.add_argument("--model", required=True, help="Hub id or folder")
     command.add_argument("--out", required=True, type=Path, metavar="FILE.onnx")

@@ -1,4 +1,4 @@
-"""The command line: `segmodels ...`, the same as `python -m segmodels ...`."""
+"""The command line: `segmodels ...` or `python -m segmodels ...`."""
 
 import argparse
 import io
@@ -26,7 +26,7 @@ EXPECTED_ERRORS = (
     PictureError,
     PushError,
 )
-# The extra of pyproject.toml that provides a dependency, by top-level module.
+# {top-level module: extra of pyproject.toml that installs it}
 EXTRAS = {
     **dict.fromkeys(("accelerate", "kornia", "matplotlib", "scipy"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
@@ -79,7 +79,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""  # not all are about a file
+        file = f"{error.filename}: " if error.filename else ""  # not every OSError concerns a file
         return _report(f"{file}{error.strerror or error}")
     finally:
         if sys.stdout is not None:
@@ -108,7 +108,9 @@ def _reader_closed_pipe() -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="segmodels", description="FCN, U-Net and SegNet: segment, train, evaluate, compare."
+        prog="segmodels",
+        description="Semantic segmentation with FCN, U-Net and SegNet: segment images, train, "
+        "evaluate and compare networks.",
     )
     parser.add_argument("--version", action="version", version=f"segmodels {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""`segmodels predict`: images, TIFF stacks and videos to class ids and overlays."""
+"""`segmodels predict`: segment images, TIFF stacks and videos."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ from segmodels.utils.distributed import gathered, is_main_process, join_processe
 def add(commands: Commands) -> None:
     command = commands.add_parser(
         "predict",
-        help="images, TIFF stacks and videos to class ids and overlays",
+        help="segment images, TIFF stacks and videos",
         description="Write two files for each image: class ids (NAME.png) and an overlay "
         "(NAME_overlay.png). Multi-page TIFFs give stacks (NAME.tif, NAME_overlay.tif), and videos "
         "that are named individually give lossless FFV1 (NAME.mkv) and H.264 (NAME_overlay.mp4), "
@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if not 0 <= options.opacity <= 1:
-        raise CommandError(f"--opacity must be from 0 to 1, got {options.opacity}")
+        raise CommandError(f"--opacity must be between 0 and 1, got {options.opacity}")
     for name in ("working_size", "batch_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -113,7 +113,7 @@ def _report(
     print(f"{len(jobs) - len(failures)} of {len(jobs)} images segmented into {options.out}{share}")
     skipped = sum(job.is_done for job in jobs) if options.resume else 0
     if skipped:
-        print(f"{skipped} of them had their results already")
+        print(f"{skipped} of them already had results")
     renamed = [job for job in jobs if job.class_ids.stem != job.image.stem]
     for job in renamed[:5]:
         print(f"{job.image} -> {job.class_ids.name}: the name was taken or too long")
@@ -124,7 +124,7 @@ def _report(
 
 
 def _images(paths: Sequence[Path]) -> list[Path]:
-    """Every image file once, folders opened."""
+    """List the image files without duplicates, with folders replaced by the files in them."""
     found = {path.absolute(): path for path in reversed(list(_files(paths)))}
     return list(reversed(found.values()))
 
@@ -140,5 +140,5 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         if results:
             print(f"{path}: {len(results)} results of an earlier run are not segmented again")
         if len(inside) == len(results):
-            raise CommandError("; ".join([f"{path} holds no image files", *listing.notes(path)]))
+            raise CommandError("; ".join([f"{path} contains no image files", *listing.notes(path)]))
         yield from (file for file in inside if file not in results)

@@ -22,8 +22,12 @@ def add(commands: Commands) -> None:
     command.add_argument("folder", type=Path, metavar="FOLDER")
     command.add_argument("repo_id", metavar="ORG/NAME")
     command.add_argument("--private", action="store_true", help="make a new repository private")
-    command.add_argument("--branch", help="created if necessary; default: main")
-    command.add_argument("--pull-request", action="store_true", help="open a pull request instead")
+    command.add_argument(
+        "--branch", help="branch to commit to, created if necessary; default: main"
+    )
+    command.add_argument(
+        "--pull-request", action="store_true", help="open a pull request instead of committing"
+    )
     command.add_argument("--message", default="Push model with segmodels", help="commit message")
     command.add_argument("--onnx", action="store_true", help=f"also upload {ONNX_NAME}")
     command.set_defaults(run=run)
@@ -32,7 +36,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     if not options.folder.is_dir():
         raise CommandError(f"there is no folder {options.folder}")
-    model = load_model(options.folder)  # only valid networks are pushed
+    model = load_model(options.folder)  # raises CheckpointError for an invalid network
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder
         if options.onnx:

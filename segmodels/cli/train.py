@@ -1,4 +1,4 @@
-"""`segmodels train`: a network from a dataset. The options are the fields of `TrainingConfig`."""
+"""`segmodels train`: train a network. The options are the fields of `TrainingConfig`."""
 
 import argparse
 import dataclasses
@@ -23,21 +23,21 @@ def add(commands: Commands) -> None:
     presets = "\n".join(f"  {name}: {preset.about}" for name, preset in PRESETS.items())
     command = commands.add_parser(
         "train",
-        help="train a network, or resume or extend the training in --out",
+        help="train a network, or resume or extend a training run",
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Train a network on a dataset. The same command resumes an interrupted "
-        "training;\nwith more --epochs or --steps it extends a finished one.",
-        epilog=f"presets, each overridden by the options beside it:\n{presets}",
+        description="Train a network on a dataset. Repeat the command to resume an interrupted "
+        "run;\nrepeat it with more --epochs or --steps to extend a finished one.",
+        epilog=f"presets (any of their options can be overridden):\n{presets}",
     )
     command.add_argument(
         "network",
         nargs="?",
         default=None,
         choices=architectures(),
-        help="may be left out where --preset has one",
+        help="optional if --preset specifies it",
     )
-    command.add_argument("--out", required=True, type=Path, help="folder for the network")
+    command.add_argument("--out", required=True, type=Path, help="output folder")
     command.add_argument(
         "--preset", choices=PRESETS, help="a named set of options, see below (default: none)"
     )
@@ -49,13 +49,14 @@ def add(commands: Commands) -> None:
             if title not in groups:
                 groups[title] = command.add_argument_group(title)
             _add_option(groups[title], option, hints[option.name])
-    running = command.add_argument_group("execution, without influence on the result")
+    running = command.add_argument_group("execution (does not affect the result)")
     running.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     running.add_argument(
-        "--workers", type=int, default=0, help="processes that load images (default: 0)"
+        "--workers", type=int, default=0, help="number of data loading processes (default: 0)"
     )
     running.add_argument(
-        "--tracker", help="accelerate's: tensorboard, wandb, mlflow, ... (default: none)"
+        "--tracker",
+        help="experiment tracker of accelerate: tensorboard, wandb, mlflow, ... (default: none)",
     )
     running.add_argument(
         "--validate-every", type=int, help="epochs between validations (default: 5)"
@@ -63,39 +64,40 @@ def add(commands: Commands) -> None:
     running.add_argument(
         "--keep",
         choices=("last", "best"),
-        help="best: keep in OUT/best the network of the best validation too (default: last)",
+        help="best: also save the network with the best validation mean IoU in OUT/best (default: "
+        "last)",
     )
     running.add_argument(
-        "--checkpoint-seconds", type=float, help="between checkpoints (default: 120)"
+        "--checkpoint-seconds", type=float, help="seconds between checkpoints (default: 120)"
     )
     command.set_defaults(run=run)
 
 
 def _add_option(group: Any, option: dataclasses.Field, hint: Any) -> None:
-    """A field as `--its-name`, with its type, help and default."""
+    """Add a field of `TrainingConfig` as an option with its type, help and default."""
     texts = option.metadata
     keywords: dict[str, Any] = {"metavar": texts["metavar"], "choices": texts["choices"]}
     required = option.default is dataclasses.MISSING
-    kinds = [one for one in typing.get_args(hint) if one is not types.NoneType]
+    kinds = [arg for arg in typing.get_args(hint) if arg is not types.NoneType]
     kind = kinds[0] if isinstance(hint, types.UnionType) else hint
     if kind is bool:
         keywords = {"action": argparse.BooleanOptionalAction}
     elif typing.get_origin(kind) is tuple:
-        types_in_it = typing.get_args(kind)
-        keywords |= {"type": types_in_it[0], "nargs": "+" if ... in types_in_it else 2}
+        element_types = typing.get_args(kind)
+        keywords |= {"type": element_types[0], "nargs": "+" if ... in element_types else 2}
     else:
         keywords["type"] = kind
-    default = "" if required else f" (default: {texts['unset'] or _shown(option.default)})"
+    default = "" if required else f" (default: {texts['unset'] or _format_default(option.default)})"
     help = f"{texts['help']}{default}".replace("%", "%%")
     group.add_argument(
         "--" + option.name.replace("_", "-"), help=help, required=required, **keywords
     )
 
 
-def _shown(value: Any) -> str:
+def _format_default(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return " ".join(f"{one:g}" for one in value) if isinstance(value, tuple) else str(value)
+    return " ".join(f"{item:g}" for item in value) if isinstance(value, tuple) else str(value)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,7 +118,9 @@ def run(options: argparse.Namespace) -> int:
         if preset is not None:
             config = config_from_preset(preset, **given)
         elif given["network"] is None:
-            raise ValueError(f"name a network ({', '.join(architectures())}) or a --preset")
+            raise ValueError(
+                f"no network given: specify one of {', '.join(architectures())}, or a --preset"
+            )
         else:
             config = TrainingConfig(**given)
         evaluation = train(config, **run_options)

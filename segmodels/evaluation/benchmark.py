@@ -1,10 +1,11 @@
-"""Time and memory of plain eager execution, `Segmenter`, other engines and the floor, in turns.
+"""Time and memory of `Segmenter`, plain eager execution and other engines.
 
-The floor is what the network's convolutions alone cost on this machine, in the dtype and the
-memory layout that it is fastest in: no pooling, normalisation, activation or copy.
+Run times are compared with a floor: the time of the network's convolutions alone, without pooling,
+normalisation, activations or copies, in the fastest dtype and memory layout on this machine.
 
-`python -m segmodels.evaluation.benchmark SOURCE DEVICE PRECISION WAY [ONNX_FILE]` prints the memory
-of one way as JSON: a process of its own, so that no other memory is counted or used again.
+`python -m segmodels.evaluation.benchmark SOURCE DEVICE PRECISION BACKEND ONNX_FILE` prints the
+memory use of one backend as JSON. It runs in a separate process, so that memory allocated for
+other backends is neither counted nor reused.
 """
 
 import copy
@@ -39,18 +40,23 @@ from segmodels.models.base import SegmentationModel, load_model
 from segmodels.utils.cpu import processor
 from segmodels.utils.malloc import trim_memory
 
-Work = Callable[[], object]
+Task = Callable[[], object]
 CASES = {"480x360": (1, 360, 480), "1920x1080": (1, 1080, 1920), "8 of 480x360": (8, 360, 480)}
-PROBE = (360, 480)  # height and width at which the fastest arithmetic is looked for
+PROBE_SIZE = (360, 480)  # height and width for finding the fastest dtype and memory layout
 MIN_ROUNDS, MAX_ROUNDS = 3, 25
 STAGES = ("decode", "prepare", "forward", "argmax", "draw")
-PLAIN, OURS = "plain fp32", "Segmenter"  # before the latter's precision
+PLAIN, SEGMENTER = "plain fp32", "Segmenter"  # the latter is followed by its precision
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of some runs: their median, and the range of the middle half."""
+    """Run times in seconds.
+
+    Attributes:
+        median: Median.
+        spread: Interquartile range.
+    """
 
     median: float
     spread: float
@@ -61,23 +67,33 @@ class Timing:
         return cls(float(median), float(high - low))
 
 
-def in_turns(works: dict[str, Work], seconds: float, device: torch.device) -> dict[str, Timing]:
-    """Time the works A B C A B C ..., after a run of each that does not count, for about so many
-    seconds, in 3 to 25 rounds."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
+def time_interleaved(
+    tasks: dict[str, Task], seconds: float, device: torch.device
+) -> dict[str, Timing]:
+    """Time tasks in interleaved rounds (A B C A B C ...), so that changing load affects all alike.
+
+    Args:
+        tasks: The tasks by name.
+        seconds: Approximate duration. There is one warm-up round, followed by 3 to 25 timed rounds.
+        device: The device to synchronise before and after each task.
+
+    Returns:
+        The timing of each task.
+    """
+    durations: dict[str, list[float]] = {name: [] for name in tasks}
     start = time.perf_counter()
     for done in range(MAX_ROUNDS + 1):
-        for name, work in works.items():
-            taken[name].append(_seconds(work, device))
+        for name, task in tasks.items():
+            durations[name].append(_seconds(task, device))
         if done >= MIN_ROUNDS and time.perf_counter() - start > seconds:
             break
-    return {name: Timing.of(values[1:]) for name, values in taken.items()}
+    return {name: Timing.of(values[1:]) for name, values in durations.items()}
 
 
-def _seconds(work: Work, device: torch.device) -> float:
+def _seconds(task: Task, device: torch.device) -> float:
     _synchronise(device)
     start = time.perf_counter()
-    work()
+    task()
     _synchronise(device)
     return time.perf_counter() - start
 
@@ -87,8 +103,8 @@ def _synchronise(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
-def machine(device: torch.device) -> str:
-    """The processor or the GPU, the threads and PyTorch's version."""
+def describe_machine(device: torch.device) -> str:
+    """Describe the GPU, or the processor and number of threads, and the PyTorch version."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     threads = torch.get_num_threads()
@@ -99,19 +115,19 @@ def machine(device: torch.device) -> str:
 
 
 @dataclass(frozen=True)
-class Call:
-    """A convolution and the shape, (N, C, H, W), of what it is given."""
+class ConvolutionCall:
+    """A convolution and its input shape, (N, C, H, W)."""
 
     layer: nn.Conv2d | nn.ConvTranspose2d
     shape: torch.Size
 
 
-def convolutions(model: nn.Module, shape: Sequence[int]) -> list[Call]:
-    """Every convolution that the model computes for an input of this shape, in order."""
-    calls: list[Call] = []
+def trace_convolutions(model: nn.Module, shape: Sequence[int]) -> list[ConvolutionCall]:
+    """Run the model on an input of this shape and list its convolutions in execution order."""
+    calls: list[ConvolutionCall] = []
     hooks = [
         layer.register_forward_pre_hook(
-            lambda layer, inputs: calls.append(Call(layer, inputs[0].shape))
+            lambda layer, inputs: calls.append(ConvolutionCall(layer, inputs[0].shape))
         )
         for layer in model.modules()
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
@@ -125,8 +141,14 @@ def convolutions(model: nn.Module, shape: Sequence[int]) -> list[Call]:
     return calls
 
 
-def convolutions_alone(calls: Sequence[Call], dtype: torch.dtype, layout: Any) -> Work:
-    """The calls on random inputs, each on its own."""
+def convolutions_only(calls: Sequence[ConvolutionCall], dtype: torch.dtype, layout: Any) -> Task:
+    """Create a task that runs each convolution on a random input of its own.
+
+    Args:
+        calls: The convolutions and their input shapes.
+        dtype: Dtype of the weights and inputs.
+        layout: Memory format of the weights and inputs.
+    """
     prepared: list[tuple[nn.Module, Tensor]] = []
     for call in calls:
         layer = copy.deepcopy(call.layer).to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
@@ -142,12 +164,12 @@ def convolutions_alone(calls: Sequence[Call], dtype: torch.dtype, layout: Any) -
 
 @dataclass(frozen=True)
 class Floor:
-    """The dtype and memory layout in which this machine computes a model's convolutions fastest.
+    """The fastest dtype and memory layout for a model's convolutions on this machine.
 
     Attributes:
         dtype: The fastest dtype.
-        layout: The fastest layout.
-        tried: Seconds of every dtype and layout that was tried, on an image of the size PROBE.
+        layout: The fastest memory format.
+        tried: Timing of each combination, for one image of PROBE_SIZE.
     """
 
     dtype: torch.dtype
@@ -156,28 +178,31 @@ class Floor:
 
     @property
     def name(self) -> str:
-        """The fastest of `tried`."""
-        return _arithmetic(self.dtype, self.layout)
+        """The key of the fastest combination in `tried`."""
+        return _format_name(self.dtype, self.layout)
 
 
-def _arithmetic(dtype: torch.dtype, layout: Any) -> str:
+def _format_name(dtype: torch.dtype, layout: Any) -> str:
     return f"{dtype} {layout}".replace("torch.", "").replace("_format", "")
 
 
 def find_floor(model: nn.Module, device: torch.device) -> Floor:
-    """Measure a model's convolutions in every dtype and memory layout. On a CPU, bfloat16 is tried
-    only where it pays: without the instructions it takes minutes a network."""
+    """Time a model's convolutions in each dtype and memory layout.
+
+    On a CPU, bfloat16 is tried only if the processor has fast bfloat16 instructions; without them,
+    it takes minutes per network.
+    """
     on_cpu = device.type == "cpu"
     half = [torch.bfloat16] * bf16_is_fast() if on_cpu else [torch.bfloat16, torch.float16]
-    calls = convolutions(model, (1, _channels(model), *PROBE))
+    calls = trace_convolutions(model, (1, _channels(model), *PROBE_SIZE))
     choices = {
-        _arithmetic(dtype, layout): (dtype, layout)
+        _format_name(dtype, layout): (dtype, layout)
         for dtype in (torch.float32, *half)
         for layout in (torch.contiguous_format, torch.channels_last)
     }
-    works = {name: convolutions_alone(calls, *choice) for name, choice in choices.items()}
+    tasks = {name: convolutions_only(calls, *choice) for name, choice in choices.items()}
     with torch.inference_mode():
-        tried = in_turns(works, 0, device)
+        tried = time_interleaved(tasks, 0, device)
     return Floor(*choices[min(tried, key=lambda name: tried[name].median)], tried)
 
 
@@ -189,7 +214,7 @@ def _channels(model: nn.Module) -> int:
 # ---- one network ----
 
 
-def forwards(
+def time_forward(
     segmenter: Segmenter,
     image: Path,
     seconds: float,
@@ -197,19 +222,20 @@ def forwards(
     cases: Sequence[str] = (),
     engines: dict[str, Forward] | None = None,
 ) -> dict[str, Any]:
-    """Time plain eager float32, the `Segmenter`'s network, other engines and the floor.
+    """Time the forward pass in plain eager float32, in `Segmenter` and in other engines.
 
     Args:
         segmenter: The network.
-        image: What they segment, scaled to each case's size.
-        seconds: About how long to measure a case.
-        cases: Names in CASES; none: all of them.
-        engines: Forward passes of other engines, by the names to report them under.
+        image: Input image, scaled to the size of each case.
+        seconds: Approximate duration of the measurement of each case.
+        cases: Keys of CASES; all if empty.
+        engines: Forward passes of other engines by their name in the report.
 
     Returns:
-        "floor": how the floor was found; and of every case a row for each way: median and spread of
-        its seconds, what they are of plain execution's and of the floor's, and the share of pixels
-        that get the `Segmenter`'s class.
+        "floor": the dtype and memory layout of the floor, and the times of all combinations. For
+        each case, a row per engine and for the floor: median and spread in seconds, ratios of the
+        median to plain execution and to the floor, and (except for the floor) the fraction of
+        pixels with the same class as in `Segmenter`.
     """
     device = segmenter.device
     model = copy.deepcopy(segmenter.model).eval().to(device)
@@ -223,15 +249,18 @@ def forwards(
     decoded = DecodedImage.read(image, channels=model.in_channels)
     for case in cases or CASES:
         pixels = _pixels(segmenter, decoded, CASES[case])
-        plain, ours = normalise(pixels.to(device).float() / 255, model), segmenter.values(pixels)
+        plain_input = normalise(pixels.to(device).float() / 255, model)
         passes: dict[str, Callable[[], Tensor]] = {
-            PLAIN: partial(model, plain),
-            f"{OURS} {segmenter.precision}": partial(segmenter.network, ours),
-            **{name: partial(forward, plain) for name, forward in (engines or {}).items()},
+            PLAIN: partial(model, plain_input),
+            f"{SEGMENTER} {segmenter.precision}": partial(
+                segmenter.network, segmenter.values(pixels)
+            ),
+            **{name: partial(forward, plain_input) for name, forward in (engines or {}).items()},
         }
         with torch.inference_mode():
-            alone = convolutions_alone(convolutions(model, plain.shape), floor.dtype, floor.layout)
-            timings = in_turns({**passes, "floor": alone}, seconds, device)
+            calls = trace_convolutions(model, plain_input.shape)
+            lower_bound = convolutions_only(calls, floor.dtype, floor.layout)
+            timings = time_interleaved({**passes, "floor": lower_bound}, seconds, device)
             maps = {name: forward().argmax(1) for name, forward in passes.items()}
         report[case] = _rows(timings, maps)
     return report
@@ -239,7 +268,7 @@ def forwards(
 
 def _rows(timings: dict[str, Timing], maps: dict[str, Tensor]) -> dict[str, dict[str, float]]:
     plain, floor = timings[PLAIN].median, timings["floor"].median
-    ours = next(class_map for name, class_map in maps.items() if name.startswith(OURS))
+    reference = next(class_map for name, class_map in maps.items() if name.startswith(SEGMENTER))
     rows = {}
     for name, timing in timings.items():
         rows[name] = vars(timing) | {
@@ -247,12 +276,12 @@ def _rows(timings: dict[str, Timing], maps: dict[str, Tensor]) -> dict[str, dict
             "over_floor": timing.median / floor,
         }
         if name in maps:
-            rows[name]["same_pixels"] = (maps[name] == ours).float().mean().item()
+            rows[name]["same_pixels"] = (maps[name] == reference).float().mean().item()
     return rows
 
 
 def _pixels(segmenter: Segmenter, image: DecodedImage, shape: tuple[int, int, int]) -> Tensor:
-    """(N, in_channels, H, W) uint8: the image N times, stretched to the size."""
+    """(N, in_channels, H, W) uint8: the image, stretched to (H, W) and repeated N times."""
     count, height, width = shape
     pixels = segmenter.pixels(image, max(height, width)).float()
     stretched = interpolate(pixels, (height, width), mode="bilinear", antialias=True)
@@ -262,13 +291,16 @@ def _pixels(segmenter: Segmenter, image: DecodedImage, shape: tuple[int, int, in
 def start_engines(
     names: Sequence[str], model: SegmentationModel, dtype: torch.dtype, onnx: Path
 ) -> dict[str, Forward]:
-    """The forward passes of other engines, by their names and precisions.
+    """Start other engines.
 
     Args:
-        names: Of installed ENGINES.
+        names: Keys of ENGINES; these engines must be installed.
         model: The network.
-        dtype: To compute in, for those that can.
-        onnx: The network's ONNX file.
+        dtype: Dtype to compute in; engines that do not support it use float32.
+        onnx: ONNX file of the network.
+
+    Returns:
+        {name and precision: forward pass}.
     """
     started = {}
     for name in names:
@@ -277,20 +309,32 @@ def start_engines(
     return started
 
 
-def stages(segmenter: Segmenter, path: Path, seconds: float) -> dict[str, Any]:
-    """From a file to the class map and its overlay: seconds of each of STAGES, of Pillow's decoding
-    alone and of the whole call, and what all but the forward pass is of the forward pass and of the
-    decoding. ValueError for an image of more than a tile."""
-    taken: dict[str, list[float]] = {name: [] for name in (*STAGES, "pillow", "call")}
+def time_stages(segmenter: Segmenter, path: Path, seconds: float) -> dict[str, Any]:
+    """Time the stages from an image file to its class map and overlay.
+
+    Args:
+        segmenter: The network.
+        path: The image file.
+        seconds: Approximate duration of the measurement.
+
+    Returns:
+        "size": (width, height) of the image. Timings of each of STAGES, of decoding with Pillow
+        ("pillow") and of `segmenter(path)` ("call"). "rest_over_forward" and "rest_over_pillow":
+        ratios of decode + prepare + argmax to the forward pass and to decoding with Pillow.
+
+    Raises:
+        ValueError: If the image does not fit into one tile.
+    """
+    durations: dict[str, list[float]] = {name: [] for name in (*STAGES, "pillow", "call")}
     size = (0, 0)
     start = time.perf_counter()
     for done in range(MAX_ROUNDS + 1):
-        size = _run_stages(segmenter, path, taken)
-        taken["pillow"].append(_seconds(lambda: _decode(path), segmenter.device))
-        taken["call"].append(_seconds(lambda: segmenter(path), segmenter.device))
+        size = _run_stages(segmenter, path, durations)
+        durations["pillow"].append(_seconds(lambda: _decode(path), segmenter.device))
+        durations["call"].append(_seconds(lambda: segmenter(path), segmenter.device))
         if done >= MIN_ROUNDS and time.perf_counter() - start > seconds:
             break
-    timings = {name: Timing.of(values[1:]) for name, values in taken.items()}
+    timings = {name: Timing.of(values[1:]) for name, values in durations.items()}
     rest = timings["decode"].median + timings["prepare"].median + timings["argmax"].median
     return {
         "size": list(size),
@@ -301,19 +345,25 @@ def stages(segmenter: Segmenter, path: Path, seconds: float) -> dict[str, Any]:
 
 
 def _decode(path: Path) -> object:
-    """What anybody has to do: Pillow's decoding, to an array."""
+    """Decode an image to an RGB array with Pillow, as a baseline."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB") if image.mode != "RGB" else image)
 
 
 @torch.inference_mode()
-def _run_stages(segmenter: Segmenter, path: Path, taken: dict[str, list[float]]) -> tuple[int, int]:
-    """`Segmenter.__call__`, a clock after each of its steps; the image's (width, height)."""
-    clock = [time.perf_counter()]
+def _run_stages(
+    segmenter: Segmenter, path: Path, durations: dict[str, list[float]]
+) -> tuple[int, int]:
+    """Run the steps of `Segmenter.__call__` and append the duration of each.
+
+    Returns:
+        (width, height) of the image.
+    """
+    timestamps = [time.perf_counter()]
 
     def lap() -> None:
         _synchronise(segmenter.device)
-        clock.append(time.perf_counter())
+        timestamps.append(time.perf_counter())
 
     decoded = DecodedImage.read(path, channels=segmenter.model.in_channels)
     image = decoded.image
@@ -321,84 +371,95 @@ def _run_stages(segmenter: Segmenter, path: Path, taken: dict[str, list[float]])
     pixels = segmenter.pixels(decoded)
     height, width = pixels.shape[-2:]
     if height * width > segmenter.tile_size**2:
-        raise ValueError(f"{path} has {width} x {height} pixels, more than a tile")
-    everything = slice(0, height), slice(0, width)
-    region, inside = with_context(segmenter.model, pixels, *everything)
+        raise ValueError(
+            f"{path} is {width} x {height} pixels at the network's input, more than one tile of "
+            f"{segmenter.tile_size} x {segmenter.tile_size}: use a smaller image"
+        )
+    whole = slice(0, height), slice(0, width)
+    region, inside = with_context(segmenter.model, pixels, *whole)
     values = segmenter.values(region)
     lap()
     logits = segmenter.network(values)[(..., *inside)]
     lap()
-    answer = FullSize((height, width), (image.height, image.width))
-    answer.fill(logits.float().softmax(1)[0].cpu(), *everything)
-    class_map = answer.class_map()
+    full_size = FullSize((height, width), (image.height, image.width))
+    full_size.fill(logits.float().softmax(1)[0].cpu(), *whole)
+    class_map = full_size.class_map()
     lap()
     model = segmenter.model
     Segmentation(
         image=image,
         class_map=class_map,
-        make_confidence=answer.confidence,
+        make_confidence=full_size.confidence,
         class_names=model.class_names,
         palette=model.palette,
     ).overlay()
     lap()
-    for name, seconds in zip(STAGES, np.diff(clock), strict=True):
-        taken[name].append(seconds)
+    for name, seconds in zip(STAGES, np.diff(timestamps), strict=True):
+        durations[name].append(seconds)
     return image.size
 
 
 # ---- memory ----
 
 
-def memory(
+def measure_memory(
     source: str,
     device: torch.device,
     precision: str,
     engines: Sequence[str] = (),
     onnx: Path | None = None,
 ) -> dict[str, dict[str, int] | None]:
-    """Memory for an image of 480 x 360, of each way in a process of its own.
+    """Measure memory use for an image of 480 x 360 pixels, each backend in a separate process.
 
     Args:
         source: Hub id or folder of the network.
-        device: Where it runs.
-        precision: Of the `Segmenter` and, where they have it, of the engines.
-        engines: Names of installed ENGINES.
-        onnx: The network's ONNX file, for engines.
+        device: Device to run on.
+        precision: Precision of `Segmenter`, and of engines that support it.
+        engines: Keys of ENGINES; these engines must be installed.
+        onnx: ONNX file of the network, for the engines that need it.
 
     Returns:
-        By way ("plain", "segmenter", an engine's name), bytes: "held" with the weights between
-        calls, and "peak" at most on top of that in a call. None where the system does not tell.
+        For each backend ("plain", "segmenter" and the engines), in bytes: "held", the memory in use
+        between calls, including the weights, and "peak", the additional memory during a call. None
+        if the measurement failed, for example because the system does not report memory use.
     """
-    found: dict[str, dict[str, int] | None] = {}
-    for way in ("plain", "segmenter", *engines):
+    results: dict[str, dict[str, int] | None] = {}
+    for backend in ("plain", "segmenter", *engines):
         command = [sys.executable, "-m", "segmodels.evaluation.benchmark", source, str(device)]
-        command += [precision, way, str(onnx or "")]
-        answer = subprocess.run(command, capture_output=True, text=True)
-        found[way] = json.loads(answer.stdout) if answer.returncode == 0 else None
-    return found
+        command += [precision, backend, str(onnx or "")]
+        process = subprocess.run(command, capture_output=True, text=True)
+        results[backend] = json.loads(process.stdout) if process.returncode == 0 else None
+    return results
 
 
-def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """The most memory in use during `work`, less what was in use before. OSError where the system
-    does not tell."""
+def peak_bytes(task: Task, device: torch.device) -> int:
+    """Measure the peak memory of a task, in excess of the memory in use before.
+
+    Raises:
+        OSError: If the system does not report memory use.
+    """
     before = used_bytes(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        work()
+        task()
         return torch.cuda.max_memory_allocated(device) - before
     CLEAR_REFS.write_text("5")  # resets VmHWM (man 5 proc)
-    work()
+    task()
     return 1024 * _kibibytes("VmHWM") - before
 
 
 def used_bytes(device: torch.device) -> int:
-    """The memory in use. OSError where the system does not tell."""
+    """Return the memory in use: allocated by PyTorch on a GPU, resident on a CPU.
+
+    Raises:
+        OSError: If the system does not report memory use.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.memory_allocated(device)
     if device.type != "cpu":
-        raise OSError(f"{device} does not tell its memory's use")
-    trim_memory()  # what was freed goes back, so that it counts again
+        raise OSError(f"memory use of {device} cannot be measured; expected cpu or cuda")
+    trim_memory()  # return freed memory to the system, so that reusing it is counted
     return 1024 * _kibibytes("VmRSS")
 
 
@@ -409,20 +470,31 @@ def _kibibytes(field: str) -> int:
     return int(found[1])
 
 
-def work_of(
-    source: str, device: torch.device, precision: str, way: str, onnx: Path
+def load_backend(
+    source: str, device: torch.device, precision: str, backend: str, onnx: Path
 ) -> Callable[[int, int], object]:
-    """Segmenting a grey image of (height, width) in that way."""
+    """Load a backend.
+
+    Args:
+        source: Hub id or folder of the network.
+        device: Device to run on.
+        precision: Precision of `Segmenter`, and of engines that support it.
+        backend: "plain", "segmenter" or a key of ENGINES.
+        onnx: ONNX file of the network.
+
+    Returns:
+        A function of (height, width) that segments a grey image of that size.
+    """
     model = load_model(source).eval()
-    if way == "segmenter":
+    if backend == "segmenter":
         segmenter = Segmenter(model, device, precision)
         channels = 3 if model.in_channels == 1 else model.in_channels
         return lambda height, width: segmenter(np.full((height, width, channels), 128, np.uint8))
     forward: Forward = model.to(device)
-    if way != "plain":
-        engine = ENGINES[way]
+    if backend != "plain":
+        engine = ENGINES[backend]
         forward = engine.start(model, engine.dtype(pick_precision(precision, device)), onnx)
-        model.to("meta")  # the engine has the weights; normalisation needs none
+        model.to("meta")  # the engine has its own copy; normalisation needs no weights
 
     def segment(height: int, width: int) -> object:
         with torch.inference_mode():
@@ -433,15 +505,15 @@ def work_of(
 
 
 def main() -> int:
-    """Print the memory of one way; exit status 1 where the system does not tell."""
-    source, device, precision, way, onnx = sys.argv[1:]
-    place = torch.device(device)
+    """Print the memory use of one backend; exit status 1 if the system does not report it."""
+    source, device_name, precision, backend, onnx = sys.argv[1:]
+    device = torch.device(device_name)
     try:
-        before = used_bytes(place)
-        work = work_of(source, place, precision, way, Path(onnx))
-        work(360, 480)  # computes, compiles and loads what is kept
-        held = used_bytes(place) - before
-        print(json.dumps({"held": held, "peak": peak_bytes(lambda: work(360, 480), place)}))
+        before = used_bytes(device)
+        segment = load_backend(source, device, precision, backend, Path(onnx))
+        segment(360, 480)  # compile, and load or compute everything that is kept between calls
+        held = used_bytes(device) - before
+        print(json.dumps({"held": held, "peak": peak_bytes(lambda: segment(360, 480), device)}))
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
@@ -452,15 +524,23 @@ def main() -> int:
 
 
 def plain_segmenter(model: SegmentationModel, device: torch.device) -> Segmenter:
-    """A `Segmenter` whose network is the model as it is: eager, in float32, nothing folded."""
+    """Create a `Segmenter` that runs the model as is: eager, float32, batch norms not folded."""
     plain = Segmenter(model, device, "fp32")
     plain.network = copy.deepcopy(model).eval().to(device)
     return plain
 
 
-def quality(segmenter: Segmenter, data: SegmentationData) -> dict[str, Any]:
-    """On a dataset: the share of pixels to which the `Segmenter` gives the class that plain eager
-    float32 gives, and the mean IoU of both."""
+def compare_with_plain(segmenter: Segmenter, data: SegmentationData) -> dict[str, Any]:
+    """Compare the class maps of a `Segmenter` with those of plain eager float32 on a dataset.
+
+    Args:
+        segmenter: The network.
+        data: A split of a dataset with the classes of the network.
+
+    Returns:
+        "images": their number. "same_pixels": fraction of pixels with equal classes, averaged over
+        the images. "mean_iou": of "plain" and "segmenter", over all images.
+    """
     exact = plain_segmenter(segmenter.model, segmenter.device)
     num_classes = segmenter.model.num_classes
     empty = np.zeros((num_classes, num_classes), np.int64)

@@ -5,7 +5,7 @@ A model card uses an entry only if the model names it (`segmodels card --dataset
 
 from dataclasses import dataclass, field
 
-Row = tuple[str, str, str, str, str]  # who, mean IoU, pixel accuracy, mean accuracy, boundary F1
+Row = tuple[str, str, str, str, str]  # source, mean IoU, pixel accuracy, mean accuracy, boundary F1
 
 
 @dataclass(frozen=True)

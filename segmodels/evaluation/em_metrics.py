@@ -1,4 +1,4 @@
-"""Metrics of membrane segmentation in electron microscopy, evaluating the separated cells.
+"""Metrics of membrane segmentation in electron microscopy, based on the separated cells.
 
 Source: Arganda-Carreras et al., Frontiers in Neuroanatomy 2015, on the ISBI 2012 challenge. The
 metrics are restricted to the foreground: pixels labelled as membrane or void are ignored. Let p_ij
@@ -147,7 +147,7 @@ def warp(
 
     Args:
         target: (H, W), True in cells, False in membranes.
-        prediction: (H, W), likewise.
+        prediction: (H, W), encoded like the target.
         known: (H, W), False for void, which is treated as outside the image.
 
     Returns:

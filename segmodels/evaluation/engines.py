@@ -1,7 +1,7 @@
 """Other inference engines on the CPU, for `segmodels benchmark --against`.
 
-Each computes a network's logits in the precision that it is asked for, if it has that, or else in
-float32, with as many threads as PyTorch.
+Each computes the logits of a network in the requested precision, or in float32 if it does not
+support it, with as many threads as PyTorch.
 """
 
 import copy
@@ -27,13 +27,14 @@ ONNX_MODULES = ("onnx", "onnxruntime", "onnxscript")  # the extra "export"
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine, what it needs, and what opens it.
+    """An inference engine.
 
     Attributes:
-        dtypes: That it computes in, apart from float32.
-        modules: Without one of which it is not installed.
-        install: What installs it.
-        start: From the network, the dtype and the network's ONNX file.
+        dtypes: Supported dtypes besides float32.
+        modules: Required Python modules.
+        install: How to install the engine.
+        start: Creates the forward pass from a network, a supported dtype and the network's ONNX
+            file.
     """
 
     dtypes: tuple[torch.dtype, ...]
@@ -43,18 +44,18 @@ class Engine:
 
     @property
     def needs_onnx(self) -> bool:
-        """Whether it reads the network from an ONNX file."""
+        """Whether the engine loads the network from an ONNX file."""
         return bool(self.modules)
 
     def is_installed(self) -> bool:
-        """Whether it can be started; nothing is imported."""
+        """Whether the engine is installed; checked without importing it."""
         if not self.needs_onnx:
             return any(map(shutil.which, COMPILERS))
         return all(find_spec(module) is not None for module in self.modules)
 
-    def dtype(self, wanted: torch.dtype) -> torch.dtype:
-        """What it computes in where `wanted` is asked for."""
-        return wanted if wanted in self.dtypes else torch.float32
+    def dtype(self, requested: torch.dtype) -> torch.dtype:
+        """Return the requested dtype if it is supported, else float32."""
+        return requested if requested in self.dtypes else torch.float32
 
 
 def _start_onnxruntime(model: SegmentationModel, dtype: torch.dtype, onnx: Path) -> Forward:
@@ -106,12 +107,12 @@ ENGINES = {
     "torch.compile": Engine(
         dtypes=(torch.bfloat16, torch.float16),
         modules=(),
-        install="install a C++ compiler, g++ for example",
+        install="install a C++ compiler, such as g++",
         start=_start_compiled,
     ),
 }
 
 
 def label(name: str, dtype: torch.dtype) -> str:
-    """An engine's name and the precision that it computes in where `dtype` is asked for."""
+    """Name of an engine with the precision that it uses if `dtype` is requested."""
     return f"{name} {precision_of(ENGINES[name].dtype(dtype))}"

@@ -50,11 +50,11 @@ class ImageResult:
         index: Position in the split.
         name: File name.
         confusion_matrix: (num_classes, num_classes) pixel counts, [target, prediction].
-        boundary_f1: (num_classes,), NaN for classes without a boundary that can be judged; None if
-            not measured.
+        boundary_f1: (num_classes,), NaN for classes for which it is undefined; None if not
+            measured.
         void_outlines: (num_classes, 2) counts of `metrics.void_outline_counts`; None if not
             measured.
-        objects: Counts for each class whose objects were requested.
+        objects: Object counts of the requested classes.
         membranes: Metrics of membrane segmentation, if requested.
     """
 
@@ -178,7 +178,7 @@ class Evaluation:
         return mean_membrane_metrics(found) if found else None
 
     def summary(self) -> dict[str, float]:
-        """The metrics over all classes."""
+        """Overall metrics, by the keys of SUMMARY_NAMES."""
         matrix = self.confusion_matrix
         return {
             "mean_iou": self.mean_iou,
@@ -190,9 +190,9 @@ class Evaluation:
         }
 
     def summary_of_present(self) -> dict[str, float]:
-        """The means over the classes in the ground truth.
+        """Means over the classes in the ground truth.
 
-        Their IoU includes all pixels, also those that were predicted as an absent class.
+        The IoU of each class includes all pixels, even those predicted as an absent class.
         """
         matrix, present = self.confusion_matrix, self.present
         return {
@@ -209,7 +209,7 @@ class Evaluation:
         }
 
     def class_rows(self) -> dict[str, dict[str, float | None]]:
-        """The metrics of each class, by the keys of CLASS_COLUMNS, with NaN as None."""
+        """{class name: metrics}, including those in CLASS_COLUMNS, with NaN as None."""
         matrix = self.confusion_matrix
         accuracy = metrics.per_class_accuracy(matrix)
         columns = {
@@ -254,7 +254,7 @@ class Evaluation:
         return report
 
     def table(self) -> str:
-        """A table of the metrics per class and overall, in percent."""
+        """Format the metrics per class and overall as a table, in percent."""
         lines = [*self._class_lines(), "", *self._summary_lines()]
         if self.absent_classes:
             lines += ["", *self._present_lines()]
@@ -296,7 +296,11 @@ class Evaluation:
         return [head, *(_line(SUMMARY_NAMES[key], value) for key, value in values)]
 
     def source_table(self) -> str:
-        """A table with a line per source: images, means over the classes present, IoU per class."""
+        """Format the metrics of each source as a table, in percent.
+
+        Its columns are the number of images, means over the classes present, pixel accuracy and the
+        IoU of each class.
+        """
         sources = self.by_source()
         width = max(14, *map(len, sources)) + 2
         titles = ["images", "mean IoU", "mean Dice", "pixel acc.", *self.class_names]
@@ -321,14 +325,14 @@ class Evaluation:
         return "\n".join(lines)
 
     def csv(self) -> str:
-        """A CSV table with a row per image; fractions in [0, 1], empty if undefined."""
+        """Format the metrics of each image as CSV: fractions in [0, 1], empty if undefined."""
         object_names, with_membranes = list(self.objects), self.membranes is not None
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         head = ["image", "source", "error", "mean_iou", "mean_dice", "pixel_accuracy"]
         head += ["boundary_f1", *(f"iou_{name}" for name in self.class_names)]
         for name in object_names:
-            head += [f"{name}_{what}" for what in ("found", "missed", "extra")]
+            head += [f"{name}_{count}" for count in ("found", "missed", "extra")]
         if with_membranes:
             head += [column.name for column in fields(MembraneMetrics)]
         writer.writerow(head)
@@ -392,21 +396,21 @@ def evaluate(
 
 
 def check_classes(
-    class_names: Sequence[str], data: SegmentationData, asked_for: Sequence[str] = ()
+    class_names: Sequence[str], data: SegmentationData, requested: Sequence[str] = ()
 ) -> None:
     """Raise DataError if the classes of the dataset differ or a requested class does not exist.
 
     Args:
         class_names: Classes of the network.
         data: A split of the dataset.
-        asked_for: Requested classes.
+        requested: Classes that options refer to.
     """
     if data.class_names != list(class_names):
         raise DataError(
-            f"the dataset has the classes {', '.join(data.class_names)}; the network was trained "
-            f"for {', '.join(class_names)}"
+            f"the dataset has the classes {', '.join(data.class_names)}; expected those of the "
+            f"network, in the same order: {', '.join(class_names)}"
         )
-    for name in asked_for:
+    for name in requested:
         if name not in class_names:
             raise DataError(f"there is no class {name!r}; choose one of {', '.join(class_names)}")
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation metrics: those of the confusion matrix, and boundary F1.
+"""Semantic segmentation metrics, from the confusion matrix and from boundaries.
 
 Classes that are absent from both the target and the prediction are NaN and excluded from means.
 """
@@ -111,7 +111,8 @@ def boundary_f1(
         tolerance: Fraction of the image's diagonal.
 
     Returns:
-        (num_classes,) in [0, 1]; NaN for classes without a boundary that can be judged.
+        (num_classes,) in [0, 1]; NaN for a class without a boundary in the target, unless the
+        prediction has one beyond the tolerance of void.
 
     Raises:
         ValueError: If the shapes differ.

@@ -37,25 +37,25 @@ def read_weights(
         expected: The state dict of the network; only shapes and dtypes are used.
         map_location: Device of the tensors.
         strict: Require the expected names, shapes and dtypes (floats of 16 to 64 bits are
-            interchangeable), checked in the header before any tensor is read. False: return only
-            the tensors that fit.
+            interchangeable, as are integers of 32 and 64 bits), checked in the header before any
+            tensor is read. False: return only the tensors that match.
 
     Returns:
         The tensors by name, each in the expected dtype.
 
     Raises:
-        CheckpointError: If the tensors do not fit (or, unless `strict`, none fits), the file is
-            corrupt, or a value is not finite.
+        CheckpointError: If the tensors do not match (or, unless `strict`, none matches), the file
+            is corrupt, or a value is not finite.
     """
     tensors: dict[str, Tensor] = {}
     try:
         _check_header_length(path)
         with safe_open(path, framework="pt") as file:
-            found = {name: _described(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
-            fitting = [name for name in expected if _fits(found.get(name), expected[name])]
-            if strict or not fitting:
-                _compare(path, found, expected)
-            for name in fitting:
+            found = {name: _dtype_and_shape(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118
+            matching = [name for name in expected if _matches(found.get(name), expected[name])]
+            if strict or not matching:
+                _check_tensors(path, found, expected)
+            for name in matching:
                 # Copied, since safetensors memory-maps the file.
                 stored = file.get_tensor(name)
                 tensor = stored.to(map_location, expected[name].dtype, copy=True)
@@ -78,37 +78,37 @@ def _check_header_length(path: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER_BYTES:
         raise SafetensorError(
-            f"its header claims to have {length:,} bytes, more than the limit of "
+            f"the declared header length of {length:,} bytes exceeds the limit of "
             f"{MAX_HEADER_BYTES:,}"
         )
 
 
-def _described(stored: Any) -> tuple[str, list[int]]:
+def _dtype_and_shape(stored: Any) -> tuple[str, list[int]]:
     return stored.get_dtype(), stored.get_shape()
 
 
-def _fits(found: tuple[str, list[int]] | None, wanted: Tensor) -> bool:
-    kinds = FLOATS if wanted.is_floating_point() else INTEGERS
-    return found is not None and found[0] in kinds and found[1] == list(wanted.shape)
+def _matches(found: tuple[str, list[int]] | None, expected: Tensor) -> bool:
+    dtypes = FLOATS if expected.is_floating_point() else INTEGERS
+    return found is not None and found[0] in dtypes and found[1] == list(expected.shape)
 
 
-def _compare(
+def _check_tensors(
     path: Path, found: Mapping[str, tuple[str, list[int]]], expected: Mapping[str, Tensor]
 ) -> None:
-    """Raise CheckpointError unless names, shapes and kinds of dtypes match."""
+    """Raise CheckpointError unless names, shapes and types (float or integer) match."""
     differing = [
-        name for name in expected if name in found and not _fits(found[name], expected[name])
+        name for name in expected if name in found and not _matches(found[name], expected[name])
     ]
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [short(name).strip("'") for name in found if name not in expected],
-        "of another shape": [
+        "with a different shape": [
             f"{name} {found[name][1]} instead of {list(expected[name].shape)}"
             for name in differing
             if found[name][1] != list(expected[name].shape)
         ],
-        "of another type": [
-            f"{name} {found[name][0]}, a {str(expected[name].dtype).removeprefix('torch.')} there"
+        "with a different dtype": [
+            f"{name} {found[name][0]} instead of {str(expected[name].dtype).removeprefix('torch.')}"
             for name in differing
             if found[name][1] == list(expected[name].shape)
         ],
@@ -120,14 +120,14 @@ def _compare(
     ]
     if texts:
         raise CheckpointError(
-            f"{path} does not fit its {CONFIG_NAME}: weights {'; '.join(texts)}. Use files "
-            "of the same network"
+            f"{path} does not match its {CONFIG_NAME}; tensors: {'; '.join(texts)}. Use files of "
+            "the same network"
         )
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; if one is, so is the minimum or the maximum."""
+    """Whether no value is NaN or infinite; such values make the minimum or maximum non-finite."""
     if tensor.numel() == 0 or not tensor.is_floating_point():
         return True
-    least, largest = torch.aminmax(tensor)
-    return math.isfinite(least) and math.isfinite(largest)
+    minimum, maximum = torch.aminmax(tensor)
+    return math.isfinite(minimum) and math.isfinite(maximum)

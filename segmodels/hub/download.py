@@ -180,7 +180,7 @@ class HubRepository:
                 url, token=self.token, timeout=timeout, library_name="segmodels"
             )
             if not COMMIT.fullmatch(found.commit_hash or ""):
-                raise FileMetadataError(f"the response of {url} does not name a commit")
+                raise FileMetadataError(f"the response of {url} has no commit hash")
             return found
 
         return self._with_retries(request, filename)
@@ -207,10 +207,10 @@ class HubRepository:
             try:
                 return request()
             except (HTTPError, EntryNotFoundError, OSError, ValueError) as error:
-                explained = _explanation(error, self.name, filename, self.revision)
-                temporary = isinstance(explained, HubUnavailableError) and explained.temporary
+                converted = _convert_error(error, self.name, filename, self.revision)
+                temporary = isinstance(converted, HubUnavailableError) and converted.temporary
                 if delay is None or not temporary or time.monotonic() - start > RETRY_WITHIN:
-                    raise explained from error
+                    raise converted from error
                 time.sleep(delay)
         raise AssertionError("the last delay is None")
 
@@ -243,7 +243,9 @@ def from_repository(
         validate_repo_id(source)
     except HFValidationError as error:
         missing = missing or f"there is no folder {source}"
-        raise CheckpointError(f"{missing}, nor is {source!r} a Hub id like 'org/name'") from error
+        raise CheckpointError(
+            f"{missing}, and {source!r} is not a Hub id like 'org/name'"
+        ) from error
     if missing and "/" not in source:
         raise CheckpointError(
             f"{missing}, and no pretrained network has this short name; a Hub id is written "
@@ -303,7 +305,7 @@ def _check_subfolder(subfolder: str | None) -> None:
         raise ValueError(f"subfolder must be a path inside the repository, got {subfolder!r}")
 
 
-def _explanation(error: Exception, name: str, filename: str, revision: str) -> CheckpointError:
+def _convert_error(error: Exception, name: str, filename: str, revision: str) -> CheckpointError:
     """Convert a Hub error to a CheckpointError that says what to do."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError):
@@ -324,7 +326,7 @@ def _explanation(error: Exception, name: str, filename: str, revision: str) -> C
             "is private, log in with `hf auth login` or pass a token with read access"
         )
     if isinstance(error, HTTPError) and (status is None or status in (408, 429) or status >= 500):
-        reason = f"answers {status}" if status else f"cannot be reached ({error})"
+        reason = f"returned status {status}" if status else f"cannot be reached ({error})"
         return HubUnavailableError(
             f"the Hub ({constants.ENDPOINT}) {reason} for {filename} of {name}: is this machine "
             "online? Try again later",
@@ -337,7 +339,7 @@ def _verify(path: Path, etag: str | None, name: str) -> None:
     """Compare a download with the hash in its ETag: SHA-256 for large files, git's SHA-1 for small
     ones. If they differ, delete the file and raise CheckpointError."""
     if etag is None or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", etag):
-        return  # another kind of ETag, as sent by some mirrors
+        return  # not a hash: some mirrors use other ETags
     with open(path, "rb") as file:
         if len(etag) == 64:
             found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,11 +7,11 @@ WEIGHTS_NAME = constants.SAFETENSORS_SINGLE_FILE
 CARD_NAME = constants.REPOCARD_NAME
 PREPROCESSOR_NAME = "preprocessor_config.json"
 ONNX_NAME = "model.onnx"
-TRAINING_NAME = "training.json"  # the training config, and under START_TRAINING the earlier ones
-HELD_OUT = "held_out"  # its entry: keys of the training images that validation was on, if any
-START_TRAINING = "start_training"  # entry of it: training.json of the initial network
+TRAINING_NAME = "training.json"  # the training config and the following two entries
+HELD_OUT = "held_out"  # keys of the training images held out for validation, if any
+START_TRAINING = "start_training"  # content of training.json of the initial network
 EVALUATION_NAME = "evaluation.json"
-CARD_INFO_NAME = "card.json"  # further content of the card: dataset, license, terms
+CARD_INFO_NAME = "card.json"  # additional content of the card: dataset, license, terms
 # Files that describe the weights and are uploaded with them.
 COMPANIONS = (
     EVALUATION_NAME,

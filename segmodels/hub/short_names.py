@@ -1,8 +1,8 @@
-"""Short names of pretrained networks, "unet-camvid" for example.
+"""Short names of pretrained networks, such as "unet-camvid".
 
-A short name stands for the folder `weights_card/unet-camvid`, in the working directory or in the
-clone that the package is run from, or else for a repository of the Hub organisation given by the
-environment variable SEGMODELS_HUB_ORG.
+A short name refers to the folder `weights_card/unet-camvid`, in the working directory or in the
+clone that the package is run from. If there is none, it refers to a repository of the Hub
+organisation given by the environment variable SEGMODELS_HUB_ORG.
 """
 
 import logging
@@ -40,12 +40,12 @@ def list_models() -> list[str]:
     if organisation:
         try:
             api = HfApi()
-            # One attempt first: listing would retry for 20 s.
+            # Try once before listing, which would retry for 20 s.
             get_session().head(api.endpoint, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             models = api.list_models(author=organisation, filter="segmodels")
             names.update(model.id.rpartition("/")[2] for model in models)
         except (HTTPError, OSError) as error:
-            log.warning("%s's models on the Hub cannot be listed: %s", organisation, error)
+            log.warning("the Hub models of %s cannot be listed: %s", organisation, error)
     return sorted(names)
 
 
@@ -87,8 +87,8 @@ def missing_folder(source: str) -> str | None:
         return None
     else:
         close = []
-    meant = f" (did you mean {close[0]}?)" if close else ""
-    return f"there is no folder {source}{meant}"
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"there is no folder {source}{hint}"
 
 
 def _is_short(source: str) -> bool:
@@ -96,9 +96,9 @@ def _is_short(source: str) -> bool:
 
 
 def _model_folders() -> dict[str, Path]:
-    """The folders with a config in `weights_card/`, by name."""
-    places = [Path(__file__).parents[2] / MODELS_FOLDER, Path(MODELS_FOLDER)]
-    configs = [path for place in places for path in place.glob(f"*/{CONFIG_NAME}")]
+    """{name: path} of the folders with a config in `weights_card/`."""
+    parents = [Path(__file__).parents[2] / MODELS_FOLDER, Path(MODELS_FOLDER)]
+    configs = [path for parent in parents for path in parent.glob(f"*/{CONFIG_NAME}")]
     return {path.parent.name: path.parent for path in configs}
 
 

@@ -27,7 +27,7 @@ from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from segmodels.hub.filenames import CARD_NAME, FILES
 
-REACHABLE_WITHIN = 10.0  # seconds
+REQUEST_TIMEOUT = 10.0  # seconds
 
 
 class PushError(RuntimeError):
@@ -70,7 +70,7 @@ def push_folder(
         repo_id: "org/name", or "name" for the user's namespace; created if necessary.
         token: Access token; None: the one of `hf auth login`.
         private: Whether a new repository is private; None: the default of the organisation.
-        branch: Created from main if necessary; None: main.
+        branch: Branch to commit to, created from main if necessary; None: main.
         create_pr: Propose the commit as a pull request.
         commit_message: Title of the commit.
         allow_patterns: Upload only files that match.
@@ -90,12 +90,12 @@ def push_folder(
         if "/" not in repo_id:
             repo_id = f"{api.whoami()['name']}/{repo_id}"
         before = _prepare(api, repo_id, private, branch)
-        theirs = [file.rfilename for file in before.siblings or []]
+        remote_files = [file.rfilename for file in before.siblings or []]
         paths = _paths(folder, allow_patterns, ignore_patterns)
-        if not replace_card and CARD_NAME in theirs:
+        if not replace_card and CARD_NAME in remote_files:
             paths.pop(CARD_NAME, None)
         added = [_addition(name, path, repo_id) for name, path in paths.items()]
-        removed = filter_repo_objects(theirs, allow_patterns=delete_patterns or [])
+        removed = filter_repo_objects(remote_files, allow_patterns=delete_patterns or [])
         commit = api.create_commit(
             repo_id,
             [*added, *(CommitOperationDelete(name) for name in removed if name not in paths)],
@@ -119,9 +119,9 @@ def copy_files(source: Path, destination: Path, patterns: Sequence[str]) -> None
     for pattern in patterns:
         for path in source.glob(pattern):
             if path.is_file():
-                place = destination / path.relative_to(source)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, place)
+                target = destination / path.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
 
 
 def _paths(
@@ -140,10 +140,10 @@ def _paths(
 def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None) -> ModelInfo:
     """Create the repository and the branch if necessary; return the state of the branch."""
     try:
-        info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
+        info = api.model_info(repo_id, timeout=REQUEST_TIMEOUT)
     except RepositoryNotFoundError:
         api.create_repo(repo_id, private=private, exist_ok=True)
-        info = api.model_info(repo_id, timeout=REACHABLE_WITHIN)
+        info = api.model_info(repo_id, timeout=REQUEST_TIMEOUT)
     if private and not info.private:
         raise PushError(
             f"{repo_id} exists and is public: make it private in its settings first, or omit "
@@ -152,7 +152,7 @@ def _prepare(api: HfApi, repo_id: str, private: bool | None, branch: str | None)
     if branch is None:
         return info
     try:
-        return api.model_info(repo_id, revision=branch, timeout=REACHABLE_WITHIN)
+        return api.model_info(repo_id, revision=branch, timeout=REQUEST_TIMEOUT)
     except RevisionNotFoundError:
         api.create_branch(repo_id, branch=branch, exist_ok=True)
         return info
@@ -181,20 +181,20 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
 
 
 def _reason(error: OSError, repo_id: str) -> str:
-    status, said = 401, ""  # no token
+    status, details = 401, ""  # no token
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        said = f" (the Hub says: {error.server_message})" if error.server_message else ""
+        details = f" (the Hub responded: {error.server_message})" if error.server_message else ""
     if status == 401:
         return (
             "you are not logged in: run `hf auth login` with a token that has write access, or "
-            f"set HF_TOKEN{said}"
+            f"set HF_TOKEN{details}"
         )
     if status in (403, 404):
         return (
-            f"you have no write access to {repo_id}{said}: use a token with write access, ask the "
-            "organisation for write access, or push to a repository of your own"
+            f"you have no write access to {repo_id}{details}: use a token with write access, ask "
+            "the organisation for write access, or push to a repository of your own"
         )
     if status >= 500:
-        return f"the Hub ({constants.ENDPOINT}) answers {status}: try again later"
+        return f"the Hub ({constants.ENDPOINT}) returned status {status}: try again later"
     return f"{repo_id} was not pushed: {error}"

@@ -1,9 +1,9 @@
-"""The class map at the image's own size, from probabilities at the network's working size.
+"""Upsampling of the class map from the working size of the network to the size of the image.
 
-It is the argmax of the bilinearly interpolated probabilities, without interpolating them at every
-pixel: between four neighbours of the same class, that class has the highest probability everywhere,
-since a weighted mean preserves the order. Only between different classes are all of them
-interpolated.
+The result is the argmax of the bilinearly interpolated probabilities, but most pixels need no
+interpolation: between four neighbours of the same class, that class has the highest probability
+everywhere, since a weighted mean preserves the order. All classes are interpolated only between
+neighbours of different classes.
 """
 
 import math
@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-CHUNK = 1 << 16  # pixels interpolated at once, so that they stay in the cache
+CHUNK = 1 << 16  # number of pixels interpolated at a time, so that they fit into the cache
 
 
 class FullSize:
-    """Builds a class map (H, W) from probabilities (num_classes, h, w), given part by part, with
-    h <= H and w <= W."""
+    """Builds a class map (H, W) from probabilities (num_classes, h, w) that are added in parts.
+
+    Args:
+        working: Working size (h, w).
+        full: Size of the image (H, W), with h <= H and w <= W.
+    """
 
     def __init__(self, working: tuple[int, int], full: tuple[int, int]) -> None:
         if working[0] > full[0] or working[1] > full[1]:
-            raise ValueError(f"the working size {working} must not be larger than {full}")
+            raise ValueError(f"the working size must be at most {full}, got {working}")
         self.working, self.full = working, full
         self.winners = torch.empty(working, dtype=torch.uint8)
         self.highest = torch.empty(working, dtype=torch.float32)
@@ -32,13 +36,13 @@ class FullSize:
         self.mixed: list[tuple[Tensor, Tensor, Tensor]] = []  # pixel, class, probability
 
     def fill(self, probabilities: Tensor, rows: slice, columns: slice) -> None:
-        """Add a part.
+        """Add a part of the probabilities.
 
         Args:
-            probabilities: (num_classes, r, c) float32: the part's rows and columns and, except at
-                the end of the working size, one more of each.
-            rows: Rows of the part.
-            columns: Columns of the part.
+            probabilities: (num_classes, r, c) float32: the rows and columns of the part, plus the
+                next row and column, unless the part ends at the edge.
+            rows: Rows of the part, at the working size.
+            columns: Columns of the part, at the working size.
         """
         height, width = rows.stop - rows.start, columns.stop - columns.start
         highest, winners = _best(probabilities)
@@ -53,11 +57,17 @@ class FullSize:
             self._interpolate(probabilities, cells, rows.start, columns.start)
 
     def _interpolate(self, probabilities: Tensor, cells: Tensor, top: int, left: int) -> None:
-        """Interpolate all pixels of `cells`, (n, 2) row and column within the part whose upper left
-        corner is at (top, left) of the working size."""
+        """Interpolate the pixels inside the given cells.
+
+        Args:
+            probabilities: (num_classes, r, c), as in `fill`.
+            cells: (n, 2), row and column within the part of each cell's upper left corner.
+            top: First row of the part, at the working size.
+            left: First column of the part, at the working size.
+        """
         num_classes, height, width = probabilities.shape
         flat = probabilities.reshape(num_classes, -1)
-        # Cells with equally many pixels are processed together; those at the edges differ.
+        # Cells with similar numbers of pixels are processed together; those at the edges differ.
         area = self.rows.count[cells[:, 0] + top] * self.columns.count[cells[:, 1] + left]
         each = max(1, CHUNK * math.prod(self.working) // math.prod(self.full))
         for some in cells[area.argsort()].split(each):
@@ -88,7 +98,7 @@ class FullSize:
         return class_map
 
     def confidence(self) -> NDArray[np.float32]:
-        """(H, W) float32 in [0, 1], the highest probability."""
+        """(H, W) float32 in [0, 1]: the highest probability of each pixel."""
         if self.working == self.full:
             return self.highest.clamp(0, 1).numpy()
         confidence = interpolate(self.highest[None, None], size=self.full, mode="bilinear")[0, 0]
@@ -98,13 +108,16 @@ class FullSize:
 
 
 class _Axis:
-    """The positions of an axis' pixels among those of the working size.
+    """Positions of the image's pixels along an axis, relative to those of the working size.
+
+    A cell is the interval between two neighbouring pixels of the working size.
 
     Attributes:
-        cell: (size,) The preceding pixel of the working size.
-        weight: (size,) The weight of the pixel after that.
-        count: (working,) How many pixels each cell has.
-        first: (working,) The first of them.
+        cell: (size,) Index of each pixel's cell, which is that of the preceding pixel of the
+            working size.
+        weight: (size,) Interpolation weight of the following pixel of the working size.
+        count: (working,) Number of pixels in each cell.
+        first: (working,) Index of the first pixel in each cell.
     """
 
     def __init__(self, working: int, size: int) -> None:
@@ -115,8 +128,8 @@ class _Axis:
         self.first = self.count.cumsum(0) - self.count
 
     def pixels(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """The positions and weights, each (k, n), of the pixels of `cells`, (n,). k is the largest
-        number of pixels in a cell; in cells with fewer the last is repeated."""
+        """Indices and weights, (k, n) each, of the pixels in `cells`, (n,). k is the largest number
+        of pixels in a cell; in cells with fewer pixels, the last one is repeated."""
         count = self.count[cells]
         number = torch.arange(int(count.max()))[:, None]
         place = self.first[cells] + torch.minimum(number, count - 1)
@@ -124,8 +137,9 @@ class _Axis:
 
 
 def _best(probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """`probabilities.max(0)` of (num_classes, ...): values and uint8 indices, the first of equal
-    ones. Four times as fast, since NumPy vectorises these operations."""
+    """The highest of (num_classes, ...) probabilities, and its uint8 index; the first if several
+    are equal. Four times as fast as `probabilities.max(0)`, since NumPy vectorises these
+    operations."""
     values = probabilities.numpy()
     highest, winners = values[0].copy(), np.zeros(values.shape[1:], np.uint8)
     higher = np.empty(winners.shape, np.bool_)
@@ -137,6 +151,6 @@ def _best(probabilities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shifted(values: Tensor, axis: int) -> Tensor:
-    """The values shifted by one along the axis; the last is repeated."""
+    """Shift the values by one along the axis, repeating the last one."""
     last = values.shape[axis] - 1
     return torch.cat([values.narrow(axis, 1, last), values.narrow(axis, last, 1)], axis)

@@ -1,4 +1,4 @@
-"""Many images: decoded, segmented and written at the same time."""
+"""Batch prediction: images are decoded, segmented and written concurrently."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from segmodels.inference.segmenter import Segmenter
 
 @dataclass(frozen=True)
 class Done:
-    """An image whose results are written, and the note of its `Segmentation`."""
+    """An image whose results have been written, and the note of its `Segmentation`."""
 
     job: Job
     note: str | None
@@ -26,7 +26,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failure:
-    """An image without results, and why."""
+    """An image that could not be processed, and the reason."""
 
     job: Job
     reason: str
@@ -34,7 +34,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A decoded image and its pixels, see `Segmenter.pixels`."""
+    """A decoded image, and its pixels at the working size (see `Segmenter.pixels`)."""
 
     job: Job
     image: DecodedImage
@@ -46,13 +46,13 @@ class Predictor:
     """Segments images while others are decoded and written.
 
     Attributes:
-        segmenter: What segments.
-        origin: What the results' files record beside the image; also the working size, and the
-            opacity of the overlays.
-        batch_size: Images of one working size that go through the network in one pass.
-        threads: Threads that decode, and as many that write.
-        busy_seconds: How long the network ran in the last `run`.
-        seconds: How long that took.
+        segmenter: The segmenter.
+        origin: Model and settings, recorded in the metadata of the results; includes the working
+            size and the opacity of the overlays.
+        batch_size: Maximum number of images per forward pass, all of the same working size.
+        threads: Number of threads that decode, and number of threads that write.
+        busy_seconds: Time that the network took in the last `run`.
+        seconds: Duration of the last `run`.
     """
 
     segmenter: Segmenter
@@ -64,15 +64,15 @@ class Predictor:
 
     @property
     def busy(self) -> float:
-        """Share of the time of the last `run` in which the network ran."""
+        """Fraction of the last `run` during which the network was running."""
         return self.busy_seconds / self.seconds if self.seconds else 0.0
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Done | Failure]:
         """Segment the images.
 
         Yields:
-            Each job when its results are written, or when it has failed, in any order. What goes
-            wrong with one image, whatever it is, leaves the others their results.
+            Each job when its results have been written or it has failed, in any order. An error in
+            one image does not affect the others.
         """
         start = time.perf_counter()
         self.busy_seconds = 0.0
@@ -82,13 +82,13 @@ class Predictor:
             ThreadPoolExecutor(self.threads) as writers,
         ):
             for batch in self._batches(self._prepared(jobs, readers)):
-                answers = [batch] if isinstance(batch, Failure) else self._segmented(batch)
-                for answer in answers:
-                    if isinstance(answer, Failure):
-                        yield answer
+                results = [batch] if isinstance(batch, Failure) else self._segmented(batch)
+                for result in results:
+                    if isinstance(result, Failure):
+                        yield result
                     else:
-                        written.append(writers.submit(self._write, *answer))
-                # No more results wait to be written than are computed meanwhile.
+                        written.append(writers.submit(self._write, *result))
+                # Limit the number of results that wait in memory to be written.
                 while len(written) > 2 * self.threads or (written and written[0].done()):
                     yield written.pop(0).result()
             for future in written:
@@ -98,7 +98,7 @@ class Predictor:
     def _prepared(
         self, jobs: Sequence[Job], readers: ThreadPoolExecutor
     ) -> Iterator[Prepared | Failure]:
-        """In the jobs' order, a few of them decoded ahead."""
+        """Decode the images in the order of the jobs, a few of them ahead of time."""
         ahead: list[Future[Prepared | Failure]] = []
         for job in jobs:
             ahead.append(readers.submit(self._prepare, job))
@@ -122,8 +122,8 @@ class Predictor:
     def _batches(
         self, prepared: Iterator[Prepared | Failure]
     ) -> Iterator[list[Prepared] | Failure]:
-        """Up to `batch_size` images of one working size at a time; no more than so many of all
-        sizes wait for others of theirs."""
+        """Batches of up to `batch_size` images of the same working size. At most `batch_size`
+        images of all sizes are held back to complete a batch."""
         waiting: dict[torch.Size, list[Prepared]] = {}
         for one in prepared:
             if isinstance(one, Failure):
@@ -143,8 +143,8 @@ class Predictor:
                 [one.image for one in batch], torch.cat([one.pixels for one in batch])
             )
         except Exception as error:
-            if len(batch) > 1:  # the others of the batch may be well
-                return [answer for one in batch for answer in self._segmented([one])]
+            if len(batch) > 1:  # the error may concern one image only: retry them one by one
+                return [result for one in batch for result in self._segmented([one])]
             return [Failure(batch[0].job, reason_of(error))]
         finally:
             self.busy_seconds += time.perf_counter() - start
@@ -170,11 +170,11 @@ class Predictor:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in a sentence."""
+    """Describe an error in one sentence, for the user."""
     if isinstance(error, PictureError):
         return str(error)
     if isinstance(error, FileExistsError):
-        return f"{error.filename2 or error.filename} has appeared meanwhile and is not replaced"
+        return f"{error.filename2 or error.filename} was created meanwhile and is not overwritten"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Several networks on one image: their class maps, seconds, areas, and where they agree."""
+"""Comparison of several networks on one image: class maps, times, areas and agreement."""
 
 import logging
 import os
@@ -26,10 +26,10 @@ Ids = NDArray[np.uint8]
 log = logging.getLogger(__name__)
 
 MODELS_VARIABLE = "SEGMODELS_MODELS"
-AGREE = 0  # of `disagreement`; 1 ... N: that map alone differs; N + 1: otherwise
-RIGHT, WRONG, VOID = 0, 1, 2  # of `errors`
+AGREE = 0  # value in `disagreement`; 1 to N: only that map differs; N + 1: all other cases
+RIGHT, WRONG, VOID = 0, 1, 2  # values in `errors`
 OWN_SCENE = "own"
-# What networks are for, by the dataset at the end of their names; any other is "own".
+# Scene by the dataset at the end of a network's name; all others belong to "own".
 SCENES = {"camvid": "road", "animals": "animals", "biomedical": "biomedical", "msrc": "everyday"}
 
 
@@ -38,14 +38,14 @@ class ServedModel:
     """A network that is served.
 
     Attributes:
-        name: Its folder's or repository's, "unet-camvid" for example; no two have the same.
-        scene: What it was trained for, see `SCENES`.
-        segmenter: It, ready to segment.
-        source: The Hub id or the folder that it was loaded from.
-        revision: The commit of its Hub repository; "" where that is not known.
+        name: Unique name, from that of the folder or repository, such as "unet-camvid".
+        scene: The kind of images that it was trained for, see `SCENES`.
+        segmenter: The segmenter with this network.
+        source: The Hub id or folder that it was loaded from.
+        revision: The commit of its Hub repository; "" if unknown.
 
     Raises:
-        ValueError: If the network takes other than 1 or 3 channels.
+        ValueError: If the number of input channels is not 1 or 3.
     """
 
     name: str
@@ -57,8 +57,8 @@ class ServedModel:
     def __post_init__(self) -> None:
         if self.model.in_channels not in (1, 3):
             raise ValueError(
-                f"images have 1 or 3 channels; this {type(self.model).__name__} takes "
-                f"{self.model.in_channels}: segment them with `segmodels predict`"
+                f"expected a network with 1 or 3 input channels, got a {type(self.model).__name__} "
+                f"with {self.model.in_channels}: use `segmodels predict` for such images"
             )
 
     @property
@@ -75,18 +75,18 @@ class ServedModel:
 
     @property
     def file_name(self) -> str:
-        """The name as a part of a file's."""
+        """The name, for use in file names."""
         return self.name.replace("/", "-")
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """A network's answer.
+    """The result of a network.
 
     Attributes:
         network: The network.
-        segmentation: Its class map over the image.
-        seconds: From the decoded image to the class map.
+        segmentation: The image with its class map.
+        seconds: Time from the decoded image to the class map.
     """
 
     network: ServedModel
@@ -96,11 +96,11 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class ModelFailure:
-    """A network that gave no answer.
+    """A network that failed on the image.
 
     Attributes:
         network: The network.
-        reason: Why, for a log.
+        reason: Type and message of the error, for logs.
     """
 
     network: ServedModel
@@ -108,47 +108,52 @@ class ModelFailure:
 
 
 def served_sources(folder: Path) -> list[str]:
-    """What to serve.
+    """List the networks to serve.
 
     Args:
-        folder: Its model folders are served unless the environment variable SEGMODELS_MODELS names
-            others: Hub ids or folders, comma-separated.
+        folder: Contains the model folders to serve, unless the environment variable
+            SEGMODELS_MODELS lists others: Hub ids or folders, separated by commas.
+
+    Returns:
+        Hub ids or folders.
 
     Raises:
-        CheckpointError: If there is nothing to serve.
+        CheckpointError: If there are none.
     """
     wanted = [source.strip() for source in os.environ.get(MODELS_VARIABLE, "").split(",")]
     sources = [source for source in wanted if source]
     if not sources and folder.is_dir():
-        found = sorted((path.parent for path in folder.glob("*/config.json")), key=_by_publication)
+        configs = folder.glob("*/config.json")
+        found = sorted((path.parent for path in configs), key=_publication_order)
         sources = [str(path) for path in found]
     if not sources:
         raise CheckpointError(
-            f"there is no network to serve: {folder} holds no model folder and {MODELS_VARIABLE} "
-            "is not set to Hub ids or folders, comma-separated"
+            f"no network to serve: {folder} contains no model folders; set {MODELS_VARIABLE} to "
+            "Hub ids or folders, separated by commas"
         )
     return sources
 
 
-def _by_publication(folder: Path) -> tuple[int, str]:
-    """The networks in the order of publication, and then others by their names."""
+def _publication_order(folder: Path) -> tuple[int, str]:
+    """Sort key: architectures in order of publication, then all others; ties by folder name."""
     network = folder.name.split("-")[0]
     order = architectures()
     return order.index(network) if network in order else len(order), folder.name
 
 
 def load_networks(sources: Sequence[str], device: str = "auto") -> list[ServedModel]:
-    """Load the networks that are served.
+    """Load the networks to serve.
 
-    Networks of one scene have the same classes: one with others than the first of its scene is in
-    the scene "own", and where that has yet others, in "own-2" and so on.
+    All networks of a scene have the same classes: a network whose classes differ from those of the
+    first in its scene belongs to the scene "own" or, if they differ there as well, to "own-2", and
+    so on.
 
     Args:
-        sources: Hub ids or folders; one that is given twice is loaded once.
+        sources: Hub ids or folders; duplicates are loaded once.
         device: As in `Segmenter`.
 
     Raises:
-        CheckpointError: If one cannot be loaded.
+        CheckpointError: If a network cannot be loaded.
     """
     sources = list(dict.fromkeys(sources))
     networks = []
@@ -161,14 +166,15 @@ def load_networks(sources: Sequence[str], device: str = "auto") -> list[ServedMo
 
 
 def _scene(name: str, own: frozenset[str], classes: dict[str, frozenset[str]]) -> str:
-    """The scene of a network with these classes. classes: of each scene so far, is extended."""
+    """The scene of the network `name` with the classes `own`. `classes` maps each scene so far to
+    its classes; a new scene is added."""
     wanted = SCENES.get(name.rsplit("-", 1)[-1], OWN_SCENE)
     candidates = chain([wanted, OWN_SCENE], (f"{OWN_SCENE}-{number}" for number in count(2)))
     return next(scene for scene in candidates if classes.setdefault(scene, own) == own)
 
 
 def _unique_names(sources: Sequence[str]) -> list[str]:
-    """The last part of each source or, where two have the same, as many as tell them apart:
+    """The last component of each source, with as many of the preceding ones as needed to be unique:
     "net", or "orgA/net" and "orgB/net"."""
     parts = [
         Path(source).resolve().parts
@@ -187,7 +193,7 @@ def _unique_names(sources: Sequence[str]) -> list[str]:
 
 
 def by_scene(networks: Sequence[ServedModel]) -> dict[str, list[ServedModel]]:
-    """The networks of each scene, in their order."""
+    """Group the networks by scene, in their order."""
     scenes: dict[str, list[ServedModel]] = {}
     for network in networks:
         scenes.setdefault(network.scene, []).append(network)
@@ -204,15 +210,15 @@ def compare(
 
     Args:
         networks: The networks.
-        image: As in a call of `Segmenter`; it is decoded once.
-        max_pixels: Refuse, before decoding, an image with more.
+        image: As for `Segmenter`; it is decoded only once.
+        max_pixels: Images with more pixels are rejected before they are decoded.
 
     Yields:
-        Each network's answer as soon as it is there. A network that fails does not keep the others
-        from answering.
+        The result of each network as soon as it is available. If a network fails, the others still
+        run.
 
     Raises:
-        PictureError: If it is not a readable image, or too large.
+        PictureError: If the image cannot be read, or is too large.
     """
     if not isinstance(image, DecodedImage):
         image = DecodedImage.read(image, max_pixels=max_pixels)
@@ -220,7 +226,7 @@ def compare(
         start = time.perf_counter()
         try:
             segmentation = network.segmenter(image)
-        except Exception as error:  # whatever it is, the others' answers count
+        except Exception as error:  # of any kind: the other networks still run
             width, height = image.image.size
             log.exception("%s failed on an image of %d x %d pixels", network.name, width, height)
             yield ModelFailure(network, f"{type(error).__name__}: {error}")
@@ -229,11 +235,11 @@ def compare(
 
 
 def summary(scene: str, answers: Sequence[ModelResult | ModelFailure]) -> dict[str, Any]:
-    """What the demo's /compare answers, JSON-able.
+    """The JSON-compatible response of the demo's /compare.
 
-    The size and the agreement are those of the networks that answered, or None; the agreement is
-    None too for one network, and for networks that have no class in common. A network that failed
-    has an "error" in place of seconds and areas.
+    Size and agreement refer to the networks that did not fail; the size is None if all failed. The
+    agreement is None with fewer than two results, or if the networks have no class in common.
+    Networks that failed have an "error" instead of the other entries.
     """
     results = results_of(answers)
     sizes = [list(result.segmentation.class_map.shape[::-1]) for result in results]
@@ -246,19 +252,19 @@ def summary(scene: str, answers: Sequence[ModelResult | ModelFailure]) -> dict[s
 
 
 def results_of(answers: Sequence[ModelResult | ModelFailure]) -> list[ModelResult]:
-    """The answers of the networks that did not fail."""
+    """The results of the networks that did not fail."""
     return [answer for answer in answers if isinstance(answer, ModelResult)]
 
 
 def share_classes(results: Sequence[ModelResult]) -> bool:
-    """Whether there are several, and the networks have a class in common besides a background:
-    otherwise they cannot agree, whatever they see."""
+    """Whether there are several results, and all networks have a class other than background in
+    common. If not, their agreement is meaningless."""
     names = [set(result.segmentation.class_names) for result in results]
     return len(names) > 1 and any(not is_background(name) for name in set.intersection(*names))
 
 
 def comparable(results: Sequence[ModelResult]) -> list[Ids]:
-    """The class maps (H, W), with ids into one list of names where the networks' classes differ."""
+    """The class maps (H, W), with the same ids for the same class names in all of them."""
     return common_ids(
         [result.segmentation.class_map for result in results],
         [result.segmentation.class_names for result in results],
@@ -275,23 +281,24 @@ def _entry(answer: ModelResult | ModelFailure) -> Mapping[str, Any]:
     }
 
 
-# ---- maps that compare class maps ----
+# ---- comparison of class maps ----
 
 
 def common_ids(
     class_maps: Sequence[Ids], class_names: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[Ids]]:
-    """Class maps with ids into one list of names, so that networks of different classes compare.
+    """Convert class maps to common ids, so that networks with different classes can be compared.
 
     Args:
         class_maps: (H, W) each.
-        class_names: The names that each map's ids stand for.
+        class_names: Class names for the ids of each map.
 
     Returns:
-        The list, each name once in the order of first appearance, and the maps (H, W) uint8.
+        Class names for the common ids, unique and in order of first appearance, and the converted
+        maps, (H, W) uint8 each.
 
     Raises:
-        ValueError: For more than 255 names.
+        ValueError: If there are more than 255 different names.
     """
     names = list(dict.fromkeys(name for group in class_names for name in group))
     if len(names) > 255:
@@ -301,13 +308,13 @@ def common_ids(
 
 
 def agreement(class_maps: Sequence[Ids]) -> float:
-    """Fraction of the pixels to which all the maps, (H, W) each, give the same class."""
+    """Fraction of the pixels that have the same class in all maps, (H, W) each."""
     return float((disagreement(class_maps) == AGREE).mean())
 
 
 def disagreement(class_maps: Sequence[Ids]) -> Ids:
-    """(H, W) uint8 for N maps: AGREE (0) where all give the same class; k from 1 to N where only
-    the k-th map differs from the others, which agree; N + 1 where no one map can be named."""
+    """(H, W) uint8 for N maps: AGREE (0) where all agree; k from 1 to N where only the k-th map
+    differs and the others, at least two, agree; N + 1 in all other cases."""
     count = len(class_maps)
     result = np.full(class_maps[0].shape, count + 1, np.uint8)
     if count > 2:
@@ -333,5 +340,5 @@ def errors(target: Ids, class_map: Ids, *, ignore_index: int = 255) -> Ids:
 
 
 def quantised(values: NDArray[Any], highest: float = 1.0) -> Ids:
-    """Numbers from 0 to `highest` as 0 to 255, rounded; those beyond are clipped."""
+    """Scale values from [0, highest] to 0..255, rounded; values outside the range are clipped."""
     return np.rint(255 / highest * np.clip(values, 0, highest)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""An image that is decoded and hashed once, however many networks and views take it."""
+"""Decoded images, so that several networks and views share one decoding and hash."""
 
 import hashlib
 import os
@@ -21,13 +21,14 @@ from segmodels.data.resizing import resize, resize_image
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image as `Segmenter` and `compare` take it in place of a path, PIL image or array.
+    """A decoded image, accepted by `Segmenter` and `compare` in place of a path, image or array.
 
     Attributes:
-        image: RGB, upright as EXIF says; not to be changed. Of `samples` the first three channels,
-            of two red and green.
-        digest: SHA-256, in hex, of the file or, for what is no file, of the size and the pixels.
-        samples: (H, W, C) uint8, for networks of other than 1 and 3 input channels; None: RGB.
+        image: RGB, upright according to EXIF; must not be modified. With `samples`, their first
+            three channels; missing channels are 0.
+        digest: Hexadecimal SHA-256 of the file or, without a file, of the size and the pixels.
+        samples: (H, W, C) uint8, for networks whose number of input channels is not 1 or 3; None:
+            the image has only RGB.
     """
 
     image: Image.Image
@@ -48,15 +49,16 @@ class DecodedImage:
         """Decode and hash an image.
 
         Args:
-            source: A path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). For other
-                channels than 1 and 3: a path, or a uint8 array (H, W, channels).
-            max_pixels: Refuse, before decoding, an image with more.
-            channels: That the network takes.
-            page: Of a TIFF stack, counted from 0.
-            digest: Of the file, where it is known.
+            source: A path, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). If
+                `channels` is not 1 or 3: a path, or a uint8 array (H, W, channels).
+            max_pixels: Images with more pixels are rejected before they are decoded.
+            channels: Number of input channels of the network.
+            page: Page of a TIFF stack, counted from 0.
+            digest: SHA-256 of the file; None: compute it.
 
         Raises:
-            PictureError: If it is not a readable image, too large, or has other channels.
+            PictureError: If the image cannot be read, is too large, or has another number of
+                channels.
 
         Examples:
             >>> array = np.zeros((2, 3, 3), np.uint8)
@@ -67,7 +69,7 @@ class DecodedImage:
         samples = None
         if channels not in (1, 3):
             samples = _samples(source, channels, max_pixels, page)
-            image = Image.fromarray(_colors_of(samples))
+            image = Image.fromarray(_rgb_of(samples))
         elif path is not None and path.suffix.lower() == NPY:
             image = Image.fromarray(_samples(source, 3, max_pixels, page))
         else:
@@ -89,8 +91,20 @@ class DecodedImage:
         return np.asarray(self.image)
 
     def pixels(self, longer_side: int, channels: int) -> Tensor:
-        """(1, C, h, w) uint8 at that size: RGB, grey for 1 channel, or the samples. The last one is
-        kept, for the next network of the same working size. PictureError for other channels."""
+        """Resize the image for a network.
+
+        The last result is cached for the next network with the same working size.
+
+        Args:
+            longer_side: Longer side of the result, in pixels.
+            channels: 1 for greyscale, 3 for RGB, else the number of channels of `samples`.
+
+        Returns:
+            (1, channels, h, w) uint8.
+
+        Raises:
+            PictureError: If the image has another number of channels.
+        """
         key = longer_side, channels
         pixels = self._resized.get(key)
         if pixels is None:
@@ -108,36 +122,36 @@ class DecodedImage:
         found = 3 if self.samples is None else self.samples.shape[2]
         if self.samples is None or found != channels:
             raise PictureError(
-                f"the image has {found} channels; expected {channels}, as the network takes"
+                f"the image has {found} channels, but the network expects {channels}"
             )
         return self.samples
 
 
 def _samples(source: Picture, channels: int, max_pixels: int, page: int) -> NDArray[np.uint8]:
-    """(H, W, C) of a file or an array."""
+    """Read all channels, (H, W, C), of a file or an array."""
     if isinstance(source, str | os.PathLike):
         return read_channels(source, channels, max_pixels=max_pixels, page=page)
     if not isinstance(source, np.ndarray):
         raise PictureError(
-            f"got {type(source).__name__}; the network takes {channels} channels: expected a file, "
-            f"or a uint8 array of shape (H, W, {channels})"
+            f"got {type(source).__name__}; expected a file or a uint8 array of shape "
+            f"(H, W, {channels}), since the network has {channels} input channels"
         )
     shape = source.shape
     if source.dtype != np.uint8 or len(shape) != 3 or shape[2] != channels or 0 in shape:
         raise PictureError(
-            f"got an array of {source.dtype} and shape {shape}; the network takes {channels} "
-            f"channels: expected uint8 of shape (H, W, {channels})"
+            f"got a {source.dtype} array of shape {shape}; expected uint8 of shape "
+            f"(H, W, {channels}), since the network has {channels} input channels"
         )
     return source.copy()
 
 
-def _colors_of(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3): the first channels as red, green and blue."""
+def _rgb_of(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3): the first channels as red, green and blue; missing channels are 0."""
     missing = max(0, 3 - samples.shape[2])
     return np.ascontiguousarray(np.pad(samples[..., :3], ((0, 0), (0, 0), (0, missing))))
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256, in hex, of a file."""
+    """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ _generator: ContextVar[torch.Generator | None] = ContextVar("generator", default
 
 
 class SampledDropout(nn.Module):
-    """Dropout that is active in evaluation mode too, with the generator of `repeatable_draws`."""
+    """Dropout that is also active in evaluation mode, with the generator of `seeded_dropout`."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -24,9 +24,9 @@ class SampledDropout(nn.Module):
 
 
 @contextmanager
-def repeatable_draws(device: torch.device) -> Iterator[None]:
-    """Within the context and this thread, draw dropout masks with a generator seeded by
-    `torch.initial_seed()`: the same masks every time, independent of other threads."""
+def seeded_dropout(device: torch.device) -> Iterator[None]:
+    """In this context and thread, draw dropout masks from a generator seeded with
+    `torch.initial_seed()`: the masks are reproducible and independent of other threads."""
     generator = torch.Generator(device).manual_seed(torch.initial_seed())
     token = _generator.set(generator)
     try:
@@ -35,8 +35,8 @@ def repeatable_draws(device: torch.device) -> Iterator[None]:
         _generator.reset(token)
 
 
-def with_dropout_on(network: nn.Module) -> nn.Module:
-    """A copy with active dropout that shares the network's weights."""
+def with_sampled_dropout(network: nn.Module) -> nn.Module:
+    """Return a copy with `SampledDropout` layers that shares the network's weights."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     sampling = copy.deepcopy(network, shared)
     for parent in list(sampling.modules()):

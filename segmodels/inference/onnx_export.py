@@ -1,4 +1,4 @@
-"""Export to ONNX, for images of any size, verified with onnxruntime."""
+"""Export to ONNX with dynamic image sizes, verified with onnxruntime."""
 
 import contextlib
 import copy
@@ -17,8 +17,8 @@ from segmodels.version import __version__
 
 INPUT, OUTPUT = "pixel_values", "logits"
 OPSET = 18
-TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
-ATTEMPTS = 5
+TOLERANCE = 1e-4  # for logits, relative to the largest if that is above 1
+ATTEMPTS = 5  # random images per size
 
 
 class ExportError(RuntimeError):
@@ -26,24 +26,24 @@ class ExportError(RuntimeError):
 
 
 def export_onnx(model: SegmentationModel, path: Path) -> float:
-    """Write a network in evaluation mode to an ONNX file; only a verified file is kept.
+    """Export a network in evaluation mode to an ONNX file, which is kept only if it is correct.
 
     The input `pixel_values` is normalised float32 (batch, in_channels, height, width), the output
-    `logits` float32 (batch, num_classes, height, width); batch, height and width are dynamic. The
-    metadata holds class_names, palette, image_mean, image_std and working_size as JSON.
+    `logits` is float32 (batch, num_classes, height, width); batch, height and width are dynamic.
+    The metadata contains class_names, palette, image_mean, image_std and working_size as JSON.
 
     Args:
         model: The network.
-        path: The file to write; its folder is created.
+        path: The file to write; its folder is created if necessary.
 
     Returns:
-        The largest difference of a logit from PyTorch's, see `verify`.
+        The largest difference from PyTorch's logits, see `verify`.
 
     Raises:
-        ModuleNotFoundError: Without the extra "export".
-        ExportError: If the logits differ.
+        ModuleNotFoundError: If the extra "export" is not installed.
+        ExportError: If the network cannot be exported, or the logits differ.
     """
-    import onnx  # noqa: F401  # fail before any work is done
+    import onnx  # noqa: F401  # fail early if it is not installed
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401
 
@@ -62,7 +62,9 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
             verbose=False,
         )
     if program is None:
-        raise ExportError(f"torch {torch.__version__} exported nothing; use another version")
+        raise ExportError(
+            f"torch {torch.__version__} did not export the network; use another version"
+        )
     entries = {"architecture": type(model).__name__, "segmodels": __version__}
     for name in ("class_names", "palette", "image_mean", "image_std", "working_size"):
         entries[name] = json.dumps(getattr(model, name))
@@ -75,20 +77,20 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
 def verify(path: Path, model: SegmentationModel) -> float:
     """Compare onnxruntime's logits with PyTorch's on random images of three odd sizes.
 
-    SegNet unpools to the position of the maximum. Where two values of a window are equal up to
-    rounding, two correct programs may choose differently and then differ visibly around it. That is
-    rare and affects some images only, whereas an error affects all: of each size, the best of up to
-    5 images counts.
+    SegNet unpools to the positions of the maxima. If two values in a pooling window are equal up to
+    rounding, two correct implementations can choose different positions, and the logits around them
+    then differ clearly. This is rare and affects only some images, whereas an export error affects
+    all of them. Therefore, the best of up to 5 images counts for each size.
 
     Args:
         path: The ONNX file.
         model: The network, in float32 on the CPU.
 
     Returns:
-        The largest difference, relative to the largest logit if that is above 1.
+        The largest absolute difference, divided by the largest absolute logit if that is above 1.
 
     Raises:
-        ExportError: If it is above 1e-4.
+        ExportError: If it exceeds 1e-4.
     """
     import onnxruntime
 
@@ -109,7 +111,7 @@ def verify(path: Path, model: SegmentationModel) -> float:
         else:
             raise ExportError(
                 f"onnxruntime's logits differ from PyTorch's by {best:.2g} on images of "
-                f"{height} x {width} pixels, more than {TOLERANCE:g}: nothing was written"
+                f"{height} x {width} pixels (tolerance {TOLERANCE:g}); no file was written"
             )
         worst = max(worst, best)
     return worst
@@ -118,7 +120,7 @@ def verify(path: Path, model: SegmentationModel) -> float:
 def _random_pixels(
     model: SegmentationModel, height: int, width: int, seed: int = 0
 ) -> torch.Tensor:
-    """(1, in_channels, height, width): an image of noise, normalised."""
+    """(1, in_channels, height, width): normalised uniform noise."""
     image = torch.rand(
         model.in_channels, height, width, generator=torch.Generator().manual_seed(seed)
     )
@@ -127,7 +129,7 @@ def _random_pixels(
 
 
 def _odd_sizes(model: SegmentationModel) -> list[tuple[int, int]]:
-    """Small heights and widths that no pooling halves evenly."""
+    """Small (height, width) pairs with sizes that are odd at some of the poolings."""
     if getattr(model, "padding", "same") == "valid":
         return [(201, 229), (213, 197), (189, 245)]
     return [(67, 45), (33, 95), (7, 51)]
@@ -135,7 +137,7 @@ def _odd_sizes(model: SegmentationModel) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporter's warnings, logs and output."""
+    """Suppress the exporter's warnings, log messages and output."""
     before = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""A network made ready to run: where, in which precision, and with what can be computed before."""
+"""Preparation of networks for inference: device, precision, batch norm folding and Winograd."""
 
 import copy
 
@@ -14,7 +14,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The named device, or for "auto" the best that is there: CUDA, then MPS, then the CPU."""
+    """The given device; for "auto", the first available one of CUDA, MPS and CPU."""
     if device != "auto":
         return torch.device(device)
     if torch.cuda.is_available():
@@ -25,7 +25,11 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of "fp32", "bf16" or "fp16"; for "auto" what the device is fastest in."""
+    """The dtype of "fp32", "bf16" or "fp16"; for "auto", the fastest one on the device.
+
+    Raises:
+        ValueError: If the name is not one of these.
+    """
     if precision in PRECISIONS:
         return PRECISIONS[precision]
     if precision != "auto":
@@ -38,21 +42,21 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """The name of a dtype in `PRECISIONS`."""
+    """The name of a dtype, a key of `PRECISIONS`."""
     return next(name for name, value in PRECISIONS.items() if value is dtype)
 
 
 def bf16_is_fast() -> bool:
-    """Whether "auto" computes in bfloat16 on this CPU.
+    """Whether "auto" means bfloat16 on this CPU.
 
-    It follows from what the processor is (see `segmodels.utils.cpu`) and not from a measurement, so
-    that every process on a machine, however busy, gives the same answer for the same image.
+    This depends on the processor model (see `segmodels.utils.cpu`) and not on a measurement, so
+    that all processes on a machine give the same result for an image, regardless of its load.
     """
     return torch.backends.mkldnn.is_available() and processor().bf16_is_fast
 
 
 def fold_batch_norms(network: nn.Module) -> None:
-    """Multiply every batch norm into the convolution before it, in place; evaluation mode only."""
+    """Fold each batch norm into the preceding convolution, in place; for evaluation mode only."""
     convolution: nn.Conv2d | None = None
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
@@ -64,7 +68,7 @@ def fold_batch_norms(network: nn.Module) -> None:
 
 
 def use_winograd(network: nn.Module, kind: type[Winograd] | type[WinogradConv2d]) -> None:
-    """Put a `kind` in the place of every convolution for which it pays."""
+    """Replace convolutions by `kind`, in place, wherever it is faster."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Conv2d) and is_faster(layer, kind.min_pairs):
@@ -72,8 +76,8 @@ def use_winograd(network: nn.Module, kind: type[Winograd] | type[WinogradConv2d]
 
 
 def prepared(model: SegmentationModel, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A copy of the model for inference alone: batch norms folded, channels last; in float32 on the
-    CPU with fewer multiplications."""
+    """Copy the model for inference only: batch norms are folded, memory is in channels-last format
+    and, in float32 on the CPU, convolutions use Winograd's algorithm."""
     network = copy.deepcopy(model).eval().requires_grad_(False)
     fold_batch_norms(network)
     spans = network.float32_layers() if dtype is torch.bfloat16 else {}

@@ -1,7 +1,7 @@
-"""Files that results are written to: their names, and the image and model that they came from.
+"""Result files: their names, and metadata about the image and the model that they come from.
 
-No file of the user's is overwritten and no two results share a name. A result is known again by
-what its metadata records, not by its name.
+Other files are never overwritten, and names are unique. Existing results are recognised by their
+metadata, not by their names.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from segmodels.inference.decoded_image import file_digest
 from segmodels.inference.results import read_metadata
 from segmodels.models.base import SegmentationModel
 
-OVERLAY = "_overlay"  # at the end of an overlay's stem
+OVERLAY = "_overlay"  # suffix of the stem of overlays
 CLASS_IDS_KIND, OVERLAY_KIND = "class ids", "overlay"
-MAX_NAME_BYTES = 255  # of most file systems
+MAX_NAME_BYTES = 255  # limit of most file systems
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What results come from, beside the image.
+    """The model and settings that results are computed with.
 
     Attributes:
-        model: The Hub id or the folder's name, for people to read.
-        model_digest: SHA-256 of the network's configuration and weights.
-        working_size: As it was asked for; None: the network's own.
-        opacity: Of the overlays.
+        model: Hub id or folder name, for readers.
+        model_digest: SHA-256 of the network's config and weights.
+        working_size: The requested working size; None: the network's own.
+        opacity: Opacity of the overlays.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Origin:
     opacity: float = 0.5
 
     def metadata(self, image_digest: str, kind: str) -> dict[str, str]:
-        """What a result's file records, for `save_png`."""
+        """The metadata of a result file, see `save_png`."""
         entries = {
             "kind": kind,
             "image_sha256": image_digest,
@@ -53,12 +53,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class ResultFormat:
-    """The files of a result.
+    """File formats of results.
 
     Attributes:
-        class_ids: Suffix of the file of class ids.
-        overlay: Suffix of the file of the overlay.
-        read: Gives what `Origin.metadata` recorded in such a file, and nothing for any other.
+        class_ids: Suffix of files with class ids.
+        overlay: Suffix of overlays.
+        read: Reads the `Origin.metadata` of such a file; empty for other files.
     """
 
     class_ids: str = ".png"
@@ -71,14 +71,14 @@ IMAGE_RESULTS = ResultFormat()
 
 @dataclass(frozen=True)
 class Job:
-    """An image or a video, and where its class ids and its overlay go.
+    """An image or video, and the paths of its results.
 
     Attributes:
-        image: The file.
-        class_ids: The file of class ids.
-        overlay: The file of the overlay.
-        is_done: Both are there, of this image, this model and these settings.
-        may_replace: The files that are there are an earlier result of this image and this model.
+        image: Path of the image or video.
+        class_ids: Output path of the class ids.
+        overlay: Output path of the overlay.
+        is_done: Whether both exist, for the same image, model and settings.
+        may_replace: Whether existing files are an earlier result of the same image and model.
     """
 
     image: Path
@@ -89,7 +89,7 @@ class Job:
 
 
 def model_digest(model: SegmentationModel) -> str:
-    """SHA-256, in hex, of a network's configuration and weights."""
+    """Hexadecimal SHA-256 of a network's config and weights."""
     digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
@@ -99,23 +99,27 @@ def model_digest(model: SegmentationModel) -> str:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is a result that was written by way of `plan_jobs`."""
+    """Whether an image file is a result with metadata of `Origin`."""
     return "image_sha256" in read_metadata(path)
 
 
 def plan_jobs(
     images: Sequence[Path], out: Path, origin: Origin, kind: ResultFormat = IMAGE_RESULTS
 ) -> list[Job]:
-    """Where the results of each image go.
+    """Choose the output paths for each image.
 
-    An image whose result by the same model is in `out` keeps those files, whatever they are called.
-    Any other gets a name that is free: its own, or one with its suffix or a number.
+    If `out` contains a result of the same image and model, its paths are used, whatever their
+    names. All other images get unused names: that of the image, if necessary followed by its suffix
+    or a number.
 
     Args:
-        images: The files, each once.
-        out: The folder of the results, which need not exist.
-        origin: What the results come from.
-        kind: The files that they are written to.
+        images: Paths without duplicates.
+        out: Output folder, which need not exist.
+        origin: The model and settings.
+        kind: The file formats.
+
+    Returns:
+        A job for each image, in the same order.
     """
     existing = _ExistingResults(out, origin, kind)
     found = existing.match(images)
@@ -124,30 +128,30 @@ def plan_jobs(
 
 
 def _stems(image: Path) -> Iterator[str]:
-    """Stems for the results of an image, the best first."""
-    yield _bounded(image.stem, "")
-    yield _bounded(image.stem, image.suffix.replace(".", "_"))
+    """Candidate stems for the results of an image, in order of preference."""
+    yield _truncated(image.stem, "")
+    yield _truncated(image.stem, image.suffix.replace(".", "_"))
     number = 2
     while True:
-        yield _bounded(image.stem, f"_{number}")
+        yield _truncated(image.stem, f"_{number}")
         number += 1
 
 
-def _bounded(stem: str, end: str) -> str:
-    """The stem and its end, cut so that the longest file name made of it is short enough."""
-    room = MAX_NAME_BYTES - len(os.fsencode(f"{end}{OVERLAY}.tiff"))
-    while len(os.fsencode(stem)) > room:
+def _truncated(stem: str, end: str) -> str:
+    """The stem followed by `end`, truncated so that file names do not exceed MAX_NAME_BYTES."""
+    max_bytes = MAX_NAME_BYTES - len(os.fsencode(f"{end}{OVERLAY}.tiff"))
+    while len(os.fsencode(stem)) > max_bytes:
         stem = stem[:-1]
     return stem + end
 
 
 def _key(name: str) -> str:
-    """The same for names that some file system takes for one."""
+    """A key that is equal for names that are identical on some file systems."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 class _FreeNames:
-    """Names that neither a file in a folder nor another result has."""
+    """Allocates names that no file in a folder and no other result has."""
 
     def __init__(self, folder: Path) -> None:
         self.taken = {_key(path.name) for path in folder.iterdir()} if folder.is_dir() else set()
@@ -159,12 +163,12 @@ class _FreeNames:
             if not keys & self.taken:
                 self.taken |= keys
                 return Job(image, folder / pair[0], folder / pair[1])
-        raise AssertionError("there are infinitely many names")
+        raise AssertionError("unreachable: the candidate names are infinite")
 
 
 @dataclass
 class _ExistingResults:
-    """The results in a folder that came from this model, by the digest of their image."""
+    """The existing results of a model in a folder, by the digest of their image."""
 
     folder: Path
     origin: Origin
@@ -180,12 +184,12 @@ class _ExistingResults:
                 self.by_image.setdefault(image_digest, []).append(path)
 
     def match(self, images: Iterable[Path]) -> dict[Path, Job]:
-        """The jobs of the images that have a result: each result is one image's."""
+        """Create jobs for the images that have a result. Each result is used for one image only."""
         if not self.by_image:
             return {}
         digests = {image: _digest_or_none(image) for image in images}
         jobs = {}
-        for own_name in (True, False):  # of equal images, each first gets what bears its name
+        for own_name in (True, False):  # identical images: results with the image's name first
             for image, digest in digests.items():
                 results = self.by_image.get(digest or "", [])
                 for path in results:
@@ -198,7 +202,8 @@ class _ExistingResults:
         return jobs
 
     def _job(self, image: Path, digest: str, class_ids: Path) -> Job | None:
-        """None if the overlay's name is another file's."""
+        """Create a job for an existing result; None if its overlay's path is that of a file of
+        another origin."""
         overlay = class_ids.with_name(f"{class_ids.stem}{OVERLAY}{self.kind.overlay}")
         found = self.kind.read(overlay)
         expected = self.origin.metadata(digest, OVERLAY_KIND)
@@ -212,5 +217,5 @@ class _ExistingResults:
 def _digest_or_none(path: Path) -> str | None:
     try:
         return file_digest(path) if path.is_file() else None
-    except OSError:  # decoding it will say what is wrong
+    except OSError:  # reported when the image is decoded
         return None

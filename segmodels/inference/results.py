@@ -1,4 +1,4 @@
-"""The result: a class for every pixel of an image, and what is made from it."""
+"""Segmentation results: class maps, overlays, and PNG files with metadata."""
 
 import json
 import os
@@ -17,17 +17,17 @@ from segmodels.utils.files import atomic_write
 from segmodels.utils.palette import is_background
 from segmodels.version import __version__
 
-METADATA_PREFIX = "segmodels:"  # of this package's entries among a PNG's texts
+METADATA_PREFIX = "segmodels:"  # prefix of this package's text entries in PNG files
 
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """An image and a class for each of its pixels.
+    """An image with its class map.
 
     Attributes:
         image: The image, RGB.
         class_map: (H, W) uint8 class ids.
-        class_names: The classes, in the order of their ids.
+        class_names: The classes in the order of their ids.
         palette: [r, g, b] in 0..255 for each class.
     """
 
@@ -38,7 +38,7 @@ class LabeledImage:
 
     @cached_property
     def array(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, read-only; made when it is first asked for."""
+        """(H, W, 3) uint8 RGB, read-only; computed on first access."""
         return np.asarray(self.image)
 
     def areas(self) -> dict[str, float]:
@@ -48,7 +48,7 @@ class LabeledImage:
         return {self.class_names[i]: float(counts[i] / self.class_map.size) for i in order}
 
     def classes(self) -> list[dict[str, Any]]:
-        """{"id", "name", "color": [r, g, b]} of each class, JSON-able."""
+        """{"id", "name", "color": [r, g, b]} for each class, JSON-compatible."""
         named = zip(self.class_names, self.palette, strict=True)
         return [{"id": i, "name": name, "color": color} for i, (name, color) in enumerate(named)]
 
@@ -63,16 +63,16 @@ class LabeledImage:
         return self.indexed().convert("RGB")
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The colors over the image; a class named "background" stays transparent.
+        """Blend the colors over the image; a class named "background" is transparent.
 
         Args:
-            opacity: 0 is the image, 1 the colors.
+            opacity: Opacity of the colors, from 0 to 1.
 
         Returns:
             An RGB image.
 
         Raises:
-            ValueError: If `opacity` is not from 0 to 1.
+            ValueError: If `opacity` is not in [0, 1].
         """
         if not 0 <= opacity <= 1:
             raise ValueError(f"opacity must be from 0 to 1, got {opacity}")
@@ -90,15 +90,15 @@ class LabeledImage:
         metadata: Mapping[str, str] | None = None,
         replace: bool = True,
     ) -> None:
-        """Write `indexed()` as a PNG: exact ids, palette embedded, `classes()` in its metadata.
+        """Write `indexed()` as a PNG with embedded palette and `classes()` in its metadata.
 
         Args:
-            path: The file, a PNG whatever its suffix. It is written completely or not at all.
-            metadata: Further texts for the PNG, by name: where the result comes from, for example.
-            replace: Whether a file that is already there is replaced.
+            path: The file, written atomically; always a PNG, regardless of the suffix.
+            metadata: Further text entries by name, for example about the origin of the result.
+            replace: Whether to replace an existing file.
 
         Raises:
-            FileExistsError: If there is one and `replace` is False.
+            FileExistsError: If the file exists and `replace` is False.
         """
         entries = {"classes": json.dumps(self.classes(), ensure_ascii=False)} | dict(metadata or {})
         save_png(self.indexed(), Path(path), metadata=entries, replace=replace)
@@ -106,14 +106,14 @@ class LabeledImage:
 
 @dataclass(frozen=True)
 class Segmentation(LabeledImage):
-    """A network's answer, at the image's own size, turned as its EXIF data says.
+    """The result of a network, at the size of the image, upright according to EXIF.
 
     Attributes:
-        make_confidence: What computes `confidence`.
+        make_confidence: Function that computes `confidence`.
         uncertainty: (H, W) float32, the variance of the class probabilities over the Monte Carlo
             samples, averaged over the classes (Bayesian SegNet, section 3); None without samples.
-        note: What the user should know of how it was computed ("Segmented on the CPU because ..."),
-            or None.
+        note: Message for the user about how the result was computed, such as "Segmented on the CPU
+            because GPU memory ran out."; None if there is nothing to report.
     """
 
     make_confidence: Callable[[], NDArray[np.float32]]
@@ -122,8 +122,8 @@ class Segmentation(LabeledImage):
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
-        """(H, W) float32 in [0, 1], the winning class's probability; computed when it is first
-        asked for, which for a large image takes as long as its class map."""
+        """(H, W) float32 in [0, 1]: the probability of the predicted class. Computed on first
+        access; for large images, this takes as long as the class map."""
         return self.make_confidence()
 
 
@@ -135,17 +135,17 @@ def save_png(
     metadata: Mapping[str, str] | None = None,
     replace: bool = True,
 ) -> None:
-    """Write a PNG file completely or not at all.
+    """Write a PNG file atomically.
 
     Args:
-        image: What is written.
+        image: The image.
         path: The file.
-        fast: Compress several times faster, and a little less.
-        metadata: Texts by name, for `read_metadata`.
-        replace: Whether a file that is already there is replaced.
+        fast: Use a lower compression level: several times faster, slightly larger files.
+        metadata: Text entries by name, for `read_metadata`.
+        replace: Whether to replace an existing file.
 
     Raises:
-        FileExistsError: If there is one and `replace` is False.
+        FileExistsError: If the file exists and `replace` is False.
     """
     texts = PngInfo()
     for name, text in ({"software": __version__} | dict(metadata or {})).items():
@@ -155,11 +155,11 @@ def save_png(
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts that `save_png` wrote into a file, by name; empty for any other file."""
+    """The text entries that `save_png` wrote to a file, by name; empty for other files."""
     if not path.is_file():
         return {}
     try:
-        with Image.open(path, formats=["PNG"]) as image:  # reads no pixels
+        with Image.open(path, formats=["PNG"]) as image:  # does not decode the pixels
             entries = dict(image.info)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return {}

@@ -1,4 +1,4 @@
-"""TIFF stacks: the class of every pixel of every page."""
+"""Segmentation of TIFF stacks, page by page."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,50 +24,50 @@ from segmodels.inference.segmenter import Segmenter
 from segmodels.utils.files import atomic_write
 
 SUFFIXES = (".tif", ".tiff")
-METADATA = "segmodels"  # the entry of the first page's description (JSON) that holds it
+METADATA = "segmodels"  # entry for metadata in the first page's ImageDescription, which is JSON
 
 
 def is_stack(path: Path) -> bool:
-    """Whether this is a TIFF of several images."""
+    """Whether a file is a TIFF with several pages."""
     try:
         return path.suffix.lower() in SUFFIXES and page_count(path) > 1
-    except PictureError:  # reading it says what is wrong
+    except PictureError:  # reported when the file is read as an image
         return False
 
 
 def read_stack_metadata(path: Path) -> dict[str, str]:
-    """What `Origin.metadata` recorded in a stack; empty for any other file."""
+    """Read the `Origin.metadata` of a stack; empty for other files."""
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return {}
     try:
-        with Image.open(path, formats=["TIFF"]) as image:  # reads no pixels
+        with Image.open(path, formats=["TIFF"]) as image:  # does not decode the pixels
             found = json.loads(str(image.tag_v2.get(IMAGEDESCRIPTION)))[METADATA]  # type: ignore[attr-defined]
     except (OSError, ValueError, SyntaxError, TypeError, KeyError, UnidentifiedImageError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-# Class ids as palette pages, pixel value = class id, and overlays in RGB.
+# Class ids as palette images (pixel value = class id), and overlays in RGB.
 STACK_RESULTS = ResultFormat(".tif", ".tif", read_stack_metadata)
 
 
 def predict_stack(
     job: Job, segmenter: Segmenter, origin: Origin, *, batch_size: int = 1
 ) -> Iterator[tuple[int, int]]:
-    """Segment a stack and write its class ids and its overlays, page by page.
+    """Segment a stack, and write its class ids and overlays as stacks.
 
     Args:
-        job: Where they go; written completely or not at all.
-        segmenter: What segments.
-        origin: What the files record beside the stack; also the working size and the opacity.
-        batch_size: Pages of one size that go through the network in one pass.
+        job: Input and output paths; the outputs are written atomically.
+        segmenter: The segmenter.
+        origin: Model and settings, recorded in the files; includes working size and opacity.
+        batch_size: Maximum number of pages per forward pass, all of the same size.
 
     Yields:
-        How many pages are done, and how many there are.
+        Number of pages done, and total number of pages.
 
     Raises:
         PictureError: If a page cannot be read.
-        FileExistsError: If a file of another origin has appeared where a result goes.
+        FileExistsError: If another file was created at an output path meanwhile.
         OSError: If the files cannot be written.
     """
     count, digest = page_count(job.image), file_digest(job.image)
@@ -78,8 +78,8 @@ def predict_stack(
         closing(_Pages(ids_file, origin.metadata(digest, CLASS_IDS_KIND), classes)) as ids,
         closing(_Pages(overlay_file, origin.metadata(digest, OVERLAY_KIND))) as overlays,
     ):
-        answers = _segmented(job.image, digest, count, segmenter, origin.working_size, batch_size)
-        for done, result in enumerate(answers, 1):
+        results = _segmented(job.image, digest, count, segmenter, origin.working_size, batch_size)
+        for done, result in enumerate(results, 1):
             ids.append(result.indexed())
             overlays.append(result.overlay(origin.opacity))
             yield done, count
@@ -118,12 +118,12 @@ def _prepared(
 
 
 class _Pages:
-    """A TIFF that is written page by page.
+    """Writes a TIFF page by page.
 
     Args:
         path: The file.
-        metadata: What its first page records.
-        entries: Further entries of that page's description.
+        metadata: Metadata, stored in the description of the first page.
+        entries: Further entries of that description.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The tiles that a large image is computed in, and the context that each needs to have no seams."""
+"""Tiling of large images, with context around each tile so that there are no seams."""
 
 from collections.abc import Iterator
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 from segmodels.models.base import SegmentationModel
 
-STRIDE = 32  # tiles begin at its multiples, so that pooling windows fall as in one pass
+STRIDE = 32  # tiles start at multiples of it, so that pooling windows are those of the whole image
 
 
 def tiles(height: int, width: int, tile_size: int, context: int) -> Iterator[tuple[slice, slice]]:
-    """Cut an image into tiles.
+    """Divide an image into tiles.
 
     Args:
         height: Rows of the image.
         width: Columns of the image.
-        tile_size: An image of at most tile_size x tile_size pixels is one tile; a larger one gives
-            tiles that, with their context, are no larger than that.
+        tile_size: An image with at most tile_size x tile_size pixels is a single tile. The tiles of
+            larger images have at most this size including their context.
         context: Pixels of context on each side of a tile.
 
     Yields:
@@ -33,14 +33,14 @@ def tiles(height: int, width: int, tile_size: int, context: int) -> Iterator[tup
 
 
 def smallest_tile_size(context: int) -> int:
-    """The `tile_size` for when memory is short; with smaller tiles, more is computed twice."""
+    """The `tile_size` used when memory is short; smaller tiles would recompute too much context."""
     return 2 * context + 8 * STRIDE
 
 
 def with_context(
     model: SegmentationModel, pixels: Tensor, rows: slice, columns: slice
 ) -> tuple[Tensor, tuple[slice, slice]]:
-    """What a network must see to segment a part of an image.
+    """Extract the input that a network needs to segment a part of an image.
 
     Args:
         model: The network.
@@ -49,7 +49,8 @@ def with_context(
         columns: Columns of the part.
 
     Returns:
-        The part of `pixels` with its context, and the rows and columns of the part in the logits.
+        The part of `pixels` with its context, and the rows and columns of the logits that belong to
+        the part.
     """
     if not model.keeps_size:
         return _mirrored_region(model, pixels, rows, columns)
@@ -66,8 +67,8 @@ def with_context(
 def _mirrored_region(
     model: SegmentationModel, pixels: Tensor, rows: slice, columns: slice
 ) -> tuple[Tensor, tuple[slice, slice]]:
-    """U-Net's overlap-tile strategy (section 2, Figure 2): the context that unpadded convolutions
-    consume is the image's own or, beyond its edge, its mirror image."""
+    """U-Net's overlap-tile strategy (section 2, Figure 2): unpadded convolutions consume a margin,
+    which is filled by mirroring beyond the edges of the image."""
     for axis, part in ((-2, rows), (-1, columns)):
         size, margin = model.input_size_for(part.stop - part.start)
         start = part.start - margin
@@ -78,7 +79,7 @@ def _mirrored_region(
 
 
 def mirrored(indices: Tensor, size: int) -> Tensor:
-    """Indices of any value folded into 0 .. size - 1 by reflection at the first and last pixel."""
+    """Map arbitrary indices to 0..size - 1 by reflection at the first and last pixel."""
     if size == 1:
         return torch.zeros_like(indices)
     period = 2 * (size - 1)

@@ -1,4 +1,4 @@
-"""Videos: the class of every pixel of every frame."""
+"""Segmentation of videos, frame by frame."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 
 
 def read_video_metadata(path: Path) -> dict[str, str]:
-    """What `Origin.metadata` recorded in a video; empty for any other file."""
+    """Read the `Origin.metadata` of a video; empty for other files."""
     try:
         found = json.loads(read_comment(path))
     except ValueError:
@@ -41,7 +41,7 @@ def read_video_metadata(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-# Class ids without loss as FFV1 in Matroska, pixel value = class id, and an overlay to look at.
+# Class ids as lossless FFV1 in Matroska (pixel value = class id), and the overlay for viewing.
 VIDEO_RESULTS = ResultFormat(".mkv", ".mp4", read_video_metadata)
 
 
@@ -53,21 +53,21 @@ def predict_video(
     batch_size: int = 1,
     limits: VideoLimits | None = None,
 ) -> Iterator[tuple[int, int | None]]:
-    """Segment a video and write its class ids and its overlay, with the times of its frames.
+    """Segment a video, and write its class ids and overlay with the original timestamps.
 
     Args:
-        job: Where they go; written completely or not at all.
-        segmenter: What segments.
-        origin: What the files record beside the video; also the working size and the opacity.
-        batch_size: Frames that go through the network in one pass.
+        job: Input and output paths; the outputs are written atomically.
+        segmenter: The segmenter.
+        origin: Model and settings, recorded in the files; includes working size and opacity.
+        batch_size: Number of frames per forward pass.
         limits: As in `open_video`.
 
     Yields:
-        How many frames are done, and how many there probably are, None if that is not known.
+        Number of frames done, and estimated number of frames, None if unknown.
 
     Raises:
         VideoError: If the video cannot be read.
-        FileExistsError: If a file of another origin has appeared where a result goes.
+        FileExistsError: If another file was created at an output path meanwhile.
         OSError: If the files cannot be written.
     """
     digest = file_digest(job.image) if job.image.is_file() else ""
@@ -82,8 +82,8 @@ def predict_video(
             overlay_file, video, metadata=_comment(origin, digest, OVERLAY_KIND)
         ) as overlays,
     ):
-        answers = segment_video(video, segmenter, origin.working_size, batch_size=batch_size)
-        for done, (frame, result) in enumerate(answers, 1):
+        results = segment_video(video, segmenter, origin.working_size, batch_size=batch_size)
+        for done, (frame, result) in enumerate(results, 1):
             class_ids.write(result.class_map, frame.pts)
             overlays.write(np.asarray(result.overlay(origin.opacity)), frame.pts)
             yield done, video.frame_count
@@ -96,16 +96,16 @@ def segment_video(
     *,
     batch_size: int = 1,
 ) -> Iterator[tuple[Frame, Segmentation]]:
-    """Segment the frames of a video that is open.
+    """Segment the frames of an open video.
 
     Args:
-        video: See `open_video`.
-        segmenter: What segments.
-        working_size: As in a call of `Segmenter`.
-        batch_size: Frames that go through the network in one pass.
+        video: The video, see `open_video`.
+        segmenter: The segmenter.
+        working_size: As for `Segmenter`.
+        batch_size: Number of frames per forward pass.
 
     Yields:
-        Each frame and the class of its every pixel.
+        Each frame with its segmentation.
 
     Raises:
         VideoError: If the video cannot be read.
@@ -117,7 +117,7 @@ def segment_video(
 
 
 def decoded(frame: Frame) -> DecodedImage:
-    """A frame as networks take it."""
+    """Convert a frame for `Segmenter`; without a digest."""
     return DecodedImage(Image.fromarray(frame.image), digest="")
 
 

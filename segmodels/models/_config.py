@@ -1,4 +1,4 @@
-"""Reading `config.json` and building the network that it describes."""
+"""Reading of `config.json`, and construction of the network that it describes."""
 
 import inspect
 import json
@@ -39,10 +39,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if size > MAX_CONFIG_BYTES:
         raise CheckpointError(
             f"{path} has {size:,} bytes, more than the limit of {MAX_CONFIG_BYTES:,}: class_names "
-            f"holds at most {MAX_CLASSES} names, and no other entry is long"
+            f"can have at most {MAX_CLASSES} names, and no other entry is long"
         )
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(config).__name__}")
+        raise CheckpointError(f"{path} must contain a JSON object, got {type(config).__name__}")
     version = config.get("segmodels_format", FORMAT_VERSION)
     if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(

@@ -17,12 +17,12 @@ LARGEST_STATISTIC = 1e6
 Choice = TypeVar("Choice", int, str)
 
 
-def checked_int(name: str, value: int, most: int) -> int:
-    """Return `value`; raise ValueError unless it is an int from 1 to `most`."""
+def checked_int(name: str, value: int, maximum: int) -> int:
+    """Return `value`; raise ValueError unless it is an int from 1 to `maximum`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an int of at least 1, got {short(value)}")
-    if value > most:
-        raise ValueError(f"{name} must be at most {most}, got {short(value)}")
+    if value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {short(value)}")
     return value
 
 
@@ -58,7 +58,7 @@ def checked_class_names(class_names: Sequence[str]) -> list[str]:
     ):
         raise ValueError(f"class_names must be a list of str, got {short(class_names)}")
     if not 1 <= len(class_names) <= MAX_CLASSES:
-        raise ValueError(f"class_names must hold 1 to {MAX_CLASSES} names, got {len(class_names)}")
+        raise ValueError(f"class_names must have 1 to {MAX_CLASSES} names, got {len(class_names)}")
     for name in class_names:
         if not name.strip() or len(name) > MAX_NAME_LENGTH or not _is_one_line(name):
             raise ValueError(
@@ -88,18 +88,18 @@ def checked_palette(palette: Sequence[Sequence[int]], num_classes: int) -> list[
 
 
 def checked_statistic(
-    name: str, values: Sequence[float], in_channels: int, least: float
+    name: str, values: Sequence[float], in_channels: int, minimum: float
 ) -> list[float]:
-    """Return `values`; raise ValueError unless there is one in [least, 1e6] per channel."""
+    """Return `values`; raise ValueError unless there is one in [minimum, 1e6] per channel."""
     try:
         numbers = list(values)
     except TypeError:
         numbers = []
     if len(numbers) != in_channels or not all(
-        _is_number(value) and least <= value <= LARGEST_STATISTIC for value in numbers
+        _is_number(value) and minimum <= value <= LARGEST_STATISTIC for value in numbers
     ):
         raise ValueError(
-            f"{name} must have a number for each of {in_channels} channels, from {least:g} to "
+            f"{name} must have a number for each of {in_channels} channels, from {minimum:g} to "
             f"{LARGEST_STATISTIC:g}, got {short(values)}"
         )
     return [float(value) for value in numbers]

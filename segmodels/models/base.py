@@ -139,8 +139,8 @@ class SegmentationModel(
         if image_std is None:
             image_std = IMAGENET_STD if in_channels == 3 else [0.25] * in_channels
         self.palette = checked_palette(palette, self.num_classes)
-        self.image_mean = checked_statistic("image_mean", image_mean, in_channels, least=-1e6)
-        self.image_std = checked_statistic("image_std", image_std, in_channels, least=1e-6)
+        self.image_mean = checked_statistic("image_mean", image_mean, in_channels, minimum=-1e6)
+        self.image_std = checked_statistic("image_std", image_std, in_channels, minimum=1e-6)
         if working_size is not None:
             working_size = checked_int("working_size", working_size, MAX_WORKING_SIZE)
         self.working_size = working_size
@@ -160,7 +160,7 @@ class SegmentationModel(
 
     @property
     def display_name(self) -> str:
-        """The name of the network in its paper, "FCN-8s" for example."""
+        """The name of the network in its paper, such as "FCN-8s"."""
         return type(self).__name__
 
     @property
@@ -178,14 +178,14 @@ class SegmentationModel(
         return True
 
     def input_size_for(self, output_size: int) -> tuple[int, int]:
-        """Compute the input size required for a given size of the logits, unless `keeps_size`.
+        """Compute the input size required for a given size of the logits; equal if `keeps_size`.
 
         Args:
             output_size: Number of rows (or columns) of the logits.
 
         Returns:
-            Number of input rows that give at least as many, and the offset of the first row of
-            logits from the first row of the input.
+            Number of input rows that give at least as many rows of logits, and the offset of the
+            first row of the logits in the input.
         """
         return output_size, 0
 
@@ -212,7 +212,7 @@ class SegmentationModel(
         """Return the layers that stay in float32 during inference in bfloat16.
 
         Returns:
-            {name of the layer: name of the layer whose input is cast to bfloat16 again}.
+            {name of the layer: name of the following layer, whose input is cast to bfloat16}.
         """
         return {}
 
@@ -309,7 +309,7 @@ class SegmentationModel(
             The URL of the commit with `push_to_hub`, else None.
 
         Raises:
-            CheckpointError: If a weight is not finite in that dtype; nothing is saved then.
+            CheckpointError: If a weight is not finite in that dtype; no file is written then.
 
         Examples:
             >>> import tempfile
@@ -440,7 +440,7 @@ class SegmentationModel(
             Hub is unavailable, cached files are used and a warning is logged.
 
         Raises:
-            CheckpointError: If the repository, folder or file does not exist, holds another
+            CheckpointError: If the repository, folder or file does not exist or contains another
                 network, or if the weights do not fit or are not finite. The message names the
                 file.
         """
@@ -465,7 +465,7 @@ class SegmentationModel(
         config_path = files.fetch(CONFIG_NAME, MAX_CONFIG_BYTES)
         config = read_config(config_path)
         network = cls._architecture(config, config_path)
-        # "meta": no memory and time for weights that are replaced by those of the file.
+        # "meta" avoids allocating and initialising weights that are then replaced.
         model = build(network, config, config_path, "meta")
         expected = model.state_dict()
         weights_path = files.fetch(WEIGHTS_NAME, max_weights_bytes(expected) if strict else None)

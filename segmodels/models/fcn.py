@@ -52,7 +52,7 @@ class FCN(SegmentationModel):
     """
 
     paper = Paper("Long, Shelhamer and Darrell", "2015-06", "https://arxiv.org/abs/1411.4038")
-    # The score layers start at zero on unnormalised VGG16 activations: lower than the default.
+    # Lower than the default: the score layers start at zero on unnormalised VGG16 activations.
     default_learning_rates = (1e-4, 3e-4)
 
     def __init__(
@@ -119,8 +119,8 @@ class FCN(SegmentationModel):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Score layers to zero, deconvolutions to bilinear interpolation (section 4.3), all others
-        as in He et al., for training from scratch."""
+        """Initialise score layers with zero, deconvolutions with bilinear interpolation (section
+        4.3), and all others as in He et al., for training from scratch."""
         for name, layer in self.named_modules():
             if isinstance(layer, nn.ConvTranspose2d):
                 layer.weight.data.copy_(bilinear_kernel(self.num_classes, layer.kernel_size[0]))
@@ -247,7 +247,7 @@ def fuse(upscore: Tensor, skip: Tensor, margin: int) -> tuple[Tensor, int]:
     Args:
         upscore: (N, num_classes, h, w), the coarser scores, upsampled by 2.
         skip: (N, num_classes, h', w'), the scores of the skip.
-        margin: Index in the coarser layer of its first score.
+        margin: Index of the first coarser score in its layer.
 
     Returns:
         The sum, and its margin: index 0 of the sum is index `margin` of the skip's layer.
@@ -265,7 +265,8 @@ def fuse(upscore: Tensor, skip: Tensor, margin: int) -> tuple[Tensor, int]:
 
 
 def deconvolution(channels: int, *, stride: int) -> nn.ConvTranspose2d:
-    """Upsampling by `stride`, without bias; bilinear interpolation needs a kernel of 2 strides."""
+    """Transposed convolution that upsamples by `stride`, without bias. Its kernel size of 2 strides
+    is that of bilinear interpolation."""
     return nn.ConvTranspose2d(channels, channels, 2 * stride, stride=stride, bias=False)
 
 

@@ -120,7 +120,8 @@ class UNet(SegmentationModel):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Gaussian weights with standard deviation sqrt(2 / fan in) (section 3), zero biases."""
+        """Initialise with Gaussian weights of standard deviation sqrt(2 / fan-in) (section 3) and
+        zero biases."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -179,10 +180,11 @@ class UNet(SegmentationModel):
             )
 
     def input_size_for(self, output_size: int) -> tuple[int, int]:
-        """The smallest unpadded input for which every pooling halves an even size."""
+        """As in the base class; unpadded, the smallest input with even sizes at all poolings."""
         if self.keeps_size:
             return super().input_size_for(output_size)
-        # Poolings halve evenly for sizes that differ from 572 (-> 388) by a multiple of 16.
+        # Only one residue of the input size modulo 16 gives even sizes at all poolings; for the
+        # paper's network, it is that of 572 (-> 388).
         even = next(n for n in range(1000, 1016) if self._halves_evenly(n))
         margin = (even - valid_output_size(even, self.depths)) // 2
         smallest = output_size + 2 * margin
@@ -200,7 +202,8 @@ class UNet(SegmentationModel):
 def conv_block(
     channels_in: int, channels: int, depth: int, *, padding: int, batch_norm: bool
 ) -> nn.Sequential:
-    """`depth` times a 3x3 convolution, optional batch normalisation and a ReLU."""
+    """A sequence of `depth` 3x3 convolutions, each followed by optional batch normalisation and a
+    ReLU."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers.append(nn.Conv2d(channels_in, channels, 3, padding=padding))

@@ -75,8 +75,8 @@ def load_vgg16(model: SegmentationModel, source: str | Path) -> None:
     for key, (weight, bias), expected in zip(keys, tensors, _shapes(3), strict=True):
         if (list(weight.shape), list(bias.shape)) != expected:
             raise CheckpointError(
-                f"{path}: {key} is {list(weight.shape)} and {list(bias.shape)}, expected "
-                f"{expected[0]} and {expected[1]}"
+                f"{path}: weight and bias of {key} have shapes {list(weight.shape)} and "
+                f"{list(bias.shape)}, expected {expected[0]} and {expected[1]}"
             )
     mean, std = map(list, (OXFORD_MEAN, OXFORD_STD) if caffe else (IMAGENET_MEAN, IMAGENET_STD))
     if model.in_channels != 3:
@@ -132,8 +132,8 @@ def encoder_convolutions(model: SegmentationModel) -> list[nn.Conv2d]:
         found = [layer.out_channels for layer in _first_convolutions(model)]
         raise ValueError(
             f"this {model.display_name} has no VGG16 encoder: its first convolutions have {found} "
-            f'channels, expected {list(WIDTHS)}; FCN, SegNet with variant="vgg16" and UNet with '
-            'encoder="vgg16" have them'
+            f'channels, expected {list(WIDTHS)}; use FCN, SegNet with variant="vgg16" or UNet with '
+            'encoder="vgg16"'
         )
     return _first_convolutions(model)
 

@@ -97,7 +97,7 @@ class TrainingConfig:
     epochs: int | None = _length(
         None,
         "passes over the training images",
-        unset="as many as give 1,500 steps, from 10 to 300",
+        unset="as many as 1,500 steps require, but 10 to 300",
     )
     steps: int | None = _length(
         None, "training steps, instead of --epochs", unset="given by --epochs"
@@ -193,8 +193,8 @@ class TrainingConfig:
     batch_norm: bool | None = _network(None, "U-Net: use batch normalisation", unset="yes")
     freeze_batch_norm: bool = _network(
         False,
-        "normalise with the running statistics of --start in training too, for images from sources "
-        "so different that the statistics of small batches vary strongly",
+        "normalise with the running statistics of --start during training as well, for datasets so "
+        "heterogeneous that the statistics of small batches vary strongly",
     )
     variant: str | None = _network(
         None, "SegNet: vgg16, or basic", unset="vgg16", choices=("vgg16", "basic")
@@ -294,7 +294,7 @@ class TrainingConfig:
             ),
             "batch_size must be at least 1": self.batch_size is None or self.batch_size >= 1,
             "patience must be 0 or more": self.patience >= 0,
-            "freeze_batch_norm needs start, whose statistics it keeps": (
+            "freeze_batch_norm requires start, whose statistics it keeps": (
                 not self.freeze_batch_norm or self.start is not None
             ),
             "seed must be 0 or more": self.seed >= 0,
@@ -316,7 +316,7 @@ class TrainingConfig:
             "encoder_lr must be positive": (self.encoder_lr or 0) > 0,
             "decoder_lr must be positive": (self.decoder_lr or 0) > 0,
             "bias_lr_factor must be positive": self.bias_lr_factor > 0,
-            "skip_rates must be (of pool4, of pool3), both positive": (
+            "skip_rates must be two positive numbers, for pool4 and pool3": (
                 len(self.skip_rates) == 2 and min(self.skip_rates) > 0
             ),
             f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
@@ -405,6 +405,7 @@ def _median_size(config: TrainingConfig, image_sizes: Sequence[tuple[int, int]])
     return max(2, heights[middle]), max(2, widths[middle])
 
 
-def _default_side(most: int, side: int) -> int:
-    """A multiple of 32, the coarsest stride of the networks, if the images are large enough."""
-    return min(most, side // 32 * 32) or side
+def _default_side(maximum: int, side: int) -> int:
+    """The default crop size along a side of the images: a multiple of 32, the coarsest stride of
+    the networks, if the images are large enough."""
+    return min(maximum, side // 32 * 32) or side

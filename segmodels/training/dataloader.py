@@ -1,6 +1,6 @@
-"""The batches of a training: which images, in which order, and how they are changed.
+"""Loading of training batches: order of the images, cropping and augmentation.
 
-Every random draw depends on the seed and the position in the training alone.
+All random numbers depend only on the seed and the position in the training.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from segmodels.utils.files import atomic_write
 
 
 class WorkerError(TrainingError):
-    """A process that loads images has ended."""
+    """A data loader process was terminated unexpectedly."""
 
 
 class BorderCache:
-    """The border weights of whole targets, computed once and kept in a folder.
+    """Cache on disk for the border weights of whole targets.
 
     Args:
-        folder: for the maps, shared by the processes that load images; None keeps none.
+        folder: Folder of the cache, shared by the data loader processes; None: no cache.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -44,7 +44,18 @@ class BorderCache:
         config: TrainingConfig,
         shrink: int,
     ) -> NDArray[np.float32]:
-        """(H, W) `border_weights` of an image's target at its training size."""
+        """Return the `border_weights` of an image, computing them if they are not cached.
+
+        Args:
+            data: The training split.
+            index: Index of the image.
+            target: (H, W) class ids of the image at its training size.
+            config: The options.
+            shrink: Divisor of the image size in this epoch, 1 or 2.
+
+        Returns:
+            (H, W) float32.
+        """
         path = None
         if self.folder is not None:
             path = self.folder / f"{index}-{target.shape[0]}x{target.shape[1]}.npy"
@@ -59,26 +70,25 @@ class BorderCache:
             cells=None if cells is None else _resized_ids(cells, target.shape),
         )
         if path is not None:
-            # Without room for it, it is computed again.
+            # If the disk is full, the weights are recomputed next time.
             with suppress(OSError), atomic_write(path) as scratch, open(scratch, "wb") as file:
                 np.save(file, weights.astype(np.float16))
-            return weights.astype(np.float16).astype(np.float32)  # as when it is read again
+            return weights.astype(np.float16).astype(np.float32)  # same precision as from the cache
         return weights
 
 
 class AugmentedData(Dataset[tuple[Tensor, ...]]):
-    """One epoch's augmented crops.
+    """The augmented crops of an epoch.
 
-    Each is (C, h, w) float in [0, 1], (h, w) int64 and, if the config has border weights, those
-    of the crop: (h, w) float.
+    Each item is the image (C, h, w), float in [0, 1], the target (h, w), int64, and, if the config
+    has a border weight, the border weights (h, w), float.
 
     Args:
-        data: the training split.
-        config: the options, all resolved.
-        epoch: counted from 0.
-        context: rows and columns of a full-size crop on either side that an unpadded network
-            consumes.
-        borders: the cache of border weights.
+        data: The training split.
+        config: The options, all resolved.
+        epoch: The epoch, counted from 0.
+        context: Rows and columns on either side of the crop that an unpadded network consumes.
+        borders: Cache for border weights; None: compute them for each crop.
     """
 
     def __init__(
@@ -108,7 +118,7 @@ class AugmentedData(Dataset[tuple[Tensor, ...]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, self.epoch, index))
             return augment(
-                in_channels(image, config.in_channels or 3),
+                convert_channels(image, config.in_channels or 3),
                 target,
                 border,
                 crop=crop_of(config, self.shrink, (target.shape[0], target.shape[1])),
@@ -125,40 +135,48 @@ class AugmentedData(Dataset[tuple[Tensor, ...]]):
 
 
 def crop_of(config: TrainingConfig, shrink: int, image_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the network's input for an image, (0, 0) being the whole of it."""
+    """(height, width) of the network's input: the size of the crop or, for a crop of (0, 0), of the
+    whole image. `shrink` divides only the crop."""
     assert config.crop is not None
     if config.crop == (0, 0):
         return image_size
     return max(1, config.crop[0] // shrink), max(1, config.crop[1] // shrink)
 
 
-def in_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """(H, W, channels): an RGB image as it is or, for one channel, in grey as Pillow has it.
+def convert_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Convert an RGB image to greyscale if `channels` is 1; return other images unchanged.
+
+    Args:
+        image: (H, W, C).
+        channels: Number of input channels of the network.
+
+    Returns:
+        (H, W, channels).
 
     Raises:
-        DataError: for another number of channels than the image's.
+        DataError: If the image has another number of channels.
     """
     if image.shape[2] == channels:
         return image
     if channels == 1 and image.shape[2] == 3:
-        # ITU-R 601-2 in Pillow's integers, so that training and prediction see the same.
+        # ITU-R 601-2 in the integer arithmetic of Pillow, which is used for prediction.
         weights = np.array([19595, 38470, 7471], np.uint32)
         return ((image.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
     raise DataError(
-        f"the images have {image.shape[2]} channels, and the network takes {channels}: choose "
+        f"the images have {image.shape[2]} channels, but the network expects {channels}: use "
         f"--in-channels {image.shape[2]}"
     )
 
 
 def _resized_ids(cells: NDArray[np.integer], shape: tuple[int, ...]) -> NDArray[np.integer]:
-    """Nearest, as targets are resized."""
+    """Resize cell ids by nearest neighbour, as targets are resized."""
     rows = (np.arange(shape[0]) + 0.5) * cells.shape[0] // shape[0]
     columns = (np.arange(shape[1]) + 0.5) * cells.shape[1] // shape[1]
     return cells[rows.astype(int)[:, None], columns.astype(int)]
 
 
 def channel_statistics(data: SegmentationData) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all pixels of the images, in [0, 1]."""
+    """Compute the mean and standard deviation of each channel over all pixels, scaled to [0, 1]."""
     count, total, squares = 0, np.zeros(()), np.zeros(())
     for index in range(len(data)):
         image = data.image(index)
@@ -166,12 +184,12 @@ def channel_statistics(data: SegmentationData) -> tuple[list[float], list[float]
         count += len(pixels)
         total, squares = total + pixels.sum(0), squares + (pixels**2).sum(0)
     mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # of a constant channel too
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))  # > 0 for constant channels
     return [round(float(v), 6) for v in mean], [round(float(v), 6) for v in std]
 
 
 def batch_order(data: SegmentationData, config: TrainingConfig, epoch: int) -> list[list[int]]:
-    """The images of each batch of an epoch; those that fill no batch are left out."""
+    """The indices of the images in each batch of an epoch; an incomplete last batch is dropped."""
     generator = torch.Generator().manual_seed(seed_of(config.seed, epoch))
     order = torch.randperm(len(data), generator=generator).tolist()
     assert config.batch_size
@@ -180,16 +198,16 @@ def batch_order(data: SegmentationData, config: TrainingConfig, epoch: int) -> l
 
 
 def batches_from(crops: AugmentedData, done: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
-    """An epoch's batches from number `done` on; of each, with several processes, this one's part.
+    """Load the remaining batches of an epoch; with several processes, this one's part of each.
 
     Args:
-        crops: of the epoch.
-        done: number of batches to leave out.
-        workers: processes that load images; 0: this one does.
+        crops: The crops of the epoch.
+        done: Number of batches to skip.
+        workers: Number of data loader processes; 0: load in this process.
 
     Raises:
-        DataError: for a file that cannot be used.
-        WorkerError: if a process that loads images is killed.
+        DataError: If a file cannot be used.
+        WorkerError: If a data loader process is killed.
     """
     count, index = process_count(), process_index()
     parts = [
@@ -199,18 +217,18 @@ def batches_from(crops: AugmentedData, done: int, workers: int) -> Iterator[tupl
     loader = DataLoader(crops, batch_sampler=parts, num_workers=workers)
     try:
         yield from loader
-    except DataError as error:  # a worker's has the worker's traceback before it
+    except DataError as error:  # in workers, torch prepends the traceback to the message
         raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise WorkerError(
-            f"a process that loads images ended unexpectedly ({str(error).splitlines()[0]}), most "
-            "likely for lack of memory; the steps up to here are kept: give the same command again "
-            f"with fewer --workers than {workers}"
+            f"a data loader process ended unexpectedly ({str(error).splitlines()[0]}), most likely "
+            "because memory ran out. The steps so far are saved: run the same command again with "
+            f"fewer --workers than {workers}"
         ) from error
 
 
 def seed_of(*numbers: int) -> int:
-    """A seed that depends on all of the numbers."""
+    """Derive a seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

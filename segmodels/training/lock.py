@@ -29,7 +29,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # Windows cannot delete open files
+            with contextlib.suppress(OSError):  # open files cannot be deleted on Windows
                 path.unlink()
 
 
@@ -40,7 +40,7 @@ def _locked_file(path: Path) -> IO[str]:
             _lock(file)
         except OSError as error:
             holder = "unknown"
-            with contextlib.suppress(OSError):  # Windows cannot read locked files
+            with contextlib.suppress(OSError):  # locked files cannot be read on Windows
                 file.seek(0)
                 holder = file.read().strip() or holder
             file.close()

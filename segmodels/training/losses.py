@@ -153,9 +153,9 @@ def weighted_cross_entropy(
     """
     if border is None:
         return cross_entropy(logits, target, weights, ignore_index=IGNORE_INDEX)
-    of_pixels = _pixel_weights(target, weights, border)
+    pixel_weights = _pixel_weights(target, weights, border)
     losses = cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")
-    return (losses * of_pixels).sum() / of_pixels.sum()
+    return (losses * pixel_weights).sum() / pixel_weights.sum()
 
 
 def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
 
 def _pixel_weights(target: Tensor, weights: Tensor, border: Tensor | None) -> Tensor:
     known = target != IGNORE_INDEX
-    of_pixels = weights[target.where(known, 0)]
+    pixel_weights = weights[target.where(known, 0)]
     if border is not None:
-        of_pixels = of_pixels + border
-    return of_pixels * known
+        pixel_weights = pixel_weights + border
+    return pixel_weights * known

@@ -1,4 +1,4 @@
-"""Creation of the initial network: with random weights, VGG16's or those of a trained network."""
+"""Creation of the initial network: from scratch, from VGG16 weights, or from a trained network."""
 
 import inspect
 from dataclasses import asdict, dataclass, field, replace
@@ -33,15 +33,15 @@ class CarriedOver:
     new_layers: list[str] = field(default_factory=list)
 
     def describe(self, start: str) -> str:
-        """One line for the user."""
-        parts = [f"classes carried over from {start}: {_listed(self.classes) or 'none'}"]
-        for words, names in (
+        """Describe in one line, for the user, what was copied from `start`."""
+        parts = [f"classes carried over from {start}: {_joined(self.classes) or 'none'}"]
+        for label, names in (
             ("randomly initialised classes", self.new_classes),
             ("dropped classes", self.dropped_classes),
             ("randomly initialised layers", self.new_layers),
         ):
             if names:
-                parts.append(f"{words}: {_listed(names)}")
+                parts.append(f"{label}: {_joined(names)}")
         return "; ".join(parts)
 
 
@@ -55,7 +55,7 @@ def resolve_defaults(config: TrainingConfig) -> TrainingConfig:
         The config with all options of its network set; options of other networks are None.
 
     Raises:
-        TrainingError: If `start` holds another network, or the network lacks an option that is set.
+        TrainingError: If `start` is another architecture, or an option does not apply to this one.
         CheckpointError: If `start` cannot be loaded.
     """
     network = model_class(config.network)
@@ -96,7 +96,7 @@ def build_network(
         The network, and what was copied from `start`, if set.
 
     Raises:
-        TrainingError: If `start` holds another network.
+        TrainingError: If `start` is another architecture.
         CheckpointError: If weights cannot be loaded.
     """
     torch.manual_seed(config.seed)
@@ -153,7 +153,7 @@ def _load_start(config: TrainingConfig) -> SegmentationModel:
     kind = type(model)
     if kind.architecture != config.network:
         raise TrainingError(
-            f"{config.start} holds a {kind.__name__}, but the network to train is "
+            f"{config.start} contains a {kind.__name__}, but the network to train is "
             f"{config.network}: use `segmodels train {kind.architecture}`, or another --start"
         )
     return model
@@ -171,27 +171,29 @@ def _copy_weights(
         pairs: (new id, old id) of each class that both have.
 
     Returns:
-        The names of the new network's parameters without a counterpart.
+        The names of the new network's parameters without a counterpart of the same shape.
     """
-    theirs, ours = old.state_dict(), new.state_dict()
+    old_state, new_state = old.state_dict(), new.state_dict()
     class_axes = _class_axes(new)
-    fresh = []
-    for name, tensor in ours.items():
+    not_copied = []
+    for name, tensor in new_state.items():
         axes = class_axes[name]
-        if name not in theirs or not _match(theirs[name], tensor, axes):
+        if name not in old_state or not _match(old_state[name], tensor, axes):
             if name in class_axes and not name.endswith("num_batches_tracked"):
-                fresh.append(name)
+                not_copied.append(name)
             continue
-        tensor[_positions([i for i, _ in pairs], axes, tensor)] = theirs[name][
+        tensor[_positions([i for i, _ in pairs], axes, tensor)] = old_state[name][
             _positions([j for _, j in pairs], axes, tensor)
         ].to(tensor)
-    return fresh
+    return not_copied
 
 
 def _class_axes(model: SegmentationModel) -> dict[str, list[int]]:
     """For each entry of the state dict, the axes whose size is the number of classes."""
     arguments = {name: getattr(model, name) for name in constructor_arguments(type(model))}
-    names = [f"class {i}" for i in range(model.num_classes % 254 + 1)]  # another number
+    names = [
+        f"class {i}" for i in range(model.num_classes % 254 + 1)
+    ]  # a different number of classes
     other: SegmentationModel
     with torch.device("meta"):
         other = type(model)(**arguments | {"class_names": names, "palette": None})
@@ -223,6 +225,6 @@ def _positions(ids: list[int], class_axes: list[int], tensor: Tensor) -> tuple[A
     return tuple(torch.meshgrid(*axes, indexing="ij"))
 
 
-def _listed(names: list[str], most: int = 12) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + f" and {more} more" * (more > 0)
+def _joined(names: list[str], limit: int = 12) -> str:
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + f" and {more} more" * (more > 0)

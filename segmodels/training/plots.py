@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segmodels.utils.files import atomic_write
 
-MOST_CLASSES = 40  # up to this number, values are printed in the cells of the confusion matrix
+MAX_ANNOTATED = 40  # with more classes, the cells of the confusion matrix have no numbers
 
 
 def draw_curves(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -55,7 +55,7 @@ def draw_confusion(
     axes.set_xlabel("prediction")
     axes.set_ylabel("ground truth")
     axes.set_title(title, parse_math=False)
-    if count <= MOST_CLASSES:
+    if count <= MAX_ANNOTATED:
         for row, column in np.ndindex(count, count):
             if shares[row, column] >= 0.5:
                 color = "white" if shares[row, column] > 50 else "black"
@@ -79,7 +79,7 @@ def _plot(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # Characters in class names that the font lacks are drawn as boxes, without a warning.
+    # Characters that are missing in the font are drawn as boxes, without a warning.
     import warnings
 
     with atomic_write(path) as scratch, warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The training command that suits a dataset."""
+"""Proposal of a training command for a dataset."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from segmodels.training.presets import PRESETS
 
 ROAD = {"road", "street", "car", "sky", "building", "pavement", "sidewalk", "pedestrian", "person"}
 MICROSCOPY = ("cell", "nucle", "cytoplasm", "membrane", "neuron", "axon", "mitochondri", "tissue")
-IMAGES_SEEN = 8  # of the training images, to tell whether they are grey
+NUM_INSPECTED = 8  # number of training images that are checked for being greyscale
 VAL_FRACTION = 0.2
 
 
@@ -20,25 +20,25 @@ def propose(folder: Path, reports: Mapping[str, SplitReport]) -> list[str]:
     """Propose how to train on a dataset.
 
     Args:
-        folder: Of the dataset.
-        reports: {split: report}, with "train" among the splits.
+        folder: Folder of the dataset.
+        reports: {split: report}, including "train".
 
     Returns:
-        A command, and sentences on what may be chosen beside it.
+        A command, followed by sentences about alternative options.
     """
     data = reports["train"].data
     preset = _preset(data)
     network = (PRESETS[preset].network if preset else None) or "unet"
-    words = ["segmodels", "train", network, "--data", str(folder)]
-    words += ["--out", f"{network}-{folder.resolve().name}"]
+    command = ["segmodels", "train", network, "--data", str(folder)]
+    command += ["--out", f"{network}-{folder.resolve().name}"]
     if preset:
-        words += ["--preset", preset]
+        command += ["--preset", preset]
     channels = _channels(data)
     if channels != 3:
-        words += ["--in-channels", str(channels)]
+        command += ["--in-channels", str(channels)]
     if "val" not in reports and len(data) >= 1 / VAL_FRACTION:
-        words += ["--val-fraction", f"{VAL_FRACTION:g}"]
-    return [shlex.join(words), *_alternatives(data, preset, channels)]
+        command += ["--val-fraction", f"{VAL_FRACTION:g}"]
+    return [shlex.join(command), *_alternatives(data, preset, channels)]
 
 
 def _preset(data: SegmentationData) -> str | None:
@@ -52,15 +52,15 @@ def _preset(data: SegmentationData) -> str | None:
 
 def _alternatives(data: SegmentationData, preset: str | None, channels: int) -> list[str]:
     if preset == "microscopy" and channels == 1 and len(data.class_names) == 2:
-        return ["--preset paper-unet in its place trains U-Net exactly as its paper does"]
+        return ["use --preset paper-unet instead to train U-Net as in its paper"]
     if preset != "microscopy" and channels == 3:
-        return ["--vgg16 imagenet starts from VGG16's ImageNet weights (553 MB from the Hub)"]
+        return ["add --vgg16 imagenet to start from VGG16's ImageNet weights (a 553 MB download)"]
     return []
 
 
 def _channels(data: SegmentationData) -> int:
-    """Input channels: 1 for images that are grey, as far as a few of them tell."""
-    chosen = np.linspace(0, len(data) - 1, min(IMAGES_SEEN, len(data))).astype(int)
+    """Number of input channels: 1 if a sample of the RGB images is grey, else as in the images."""
+    chosen = np.linspace(0, len(data) - 1, min(NUM_INSPECTED, len(data))).astype(int)
     images = [data.image(int(index)) for index in chosen]
     channels = images[0].shape[2]
     is_grey = channels == 3 and all((image == image[..., :1]).all() for image in images)

@@ -15,7 +15,7 @@ from segmodels.training.model_factory import CarriedOver
 from segmodels.utils.files import write_text
 
 CARRIED_OVER = "carried_over"  # entry of the record: `CarriedOver`
-NONE_IS_A_VALUE = ("folds", "fold")  # options of which None is no default to be filled in
+NONE_IS_A_VALUE = ("folds", "fold")  # options for which None does not stand for a default
 EXTENDED = ("epochs", "steps", "patience")  # options that may change when a training is extended
 
 
@@ -68,7 +68,7 @@ def write_record(
         start_training: Record of the initial network, so that the complete training history is
             known.
         carried_over: What was copied from the initial network.
-        held_out: keys of the training images that validation was on.
+        held_out: Keys of the training images that were held out for validation.
     """
     record = config.published()
     if carried_over is not None:
@@ -80,14 +80,18 @@ def write_record(
     write_text(folder / TRAINING_NAME, json.dumps(record, indent=2) + "\n")
 
 
-def check_same(theirs: TrainingConfig, ours: TrainingConfig, what: str) -> None:
-    """Compare two configs, except for defaults that are not set in one of them.
+def check_same(previous: TrainingConfig, current: TrainingConfig, what: str) -> None:
+    """Check that the config of a training is unchanged, ignoring options unset in one of the two.
+
+    Args:
+        previous: The config of the earlier run.
+        current: The config of this run.
+        what: Beginning of the error message, such as "my-unet contains".
 
     Raises:
-        TrainingError: With a message starting with `what`, if options differ or the training was
-            shortened.
+        TrainingError: If options differ, or epochs or steps have been reduced.
     """
-    old, new = theirs.published(), ours.published()
+    old, new = previous.published(), current.published()
     changed = [
         f"{key} {old[key]!r}, now {new[key]!r}"
         for key in new

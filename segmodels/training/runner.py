@@ -148,11 +148,14 @@ class _Previous:
                 ) from error
 
     def is_finished_for(self, config: TrainingConfig) -> bool:
-        """Whether the training is finished. Raises TrainingError if the folder has another
-        training."""
+        """Whether the training is finished.
+
+        Raises:
+            TrainingError: If the folder contains another training.
+        """
         if self.config is None:
             return False
-        what = "holds" if self.state is None else f"holds {CHECKPOINT_NAME} of"
+        what = "contains" if self.state is None else f"contains {CHECKPOINT_NAME} of"
         check_same(self.config, config, f"{self.out} {what}")
         return self.state is None and not _is_longer(config, self.config)
 
@@ -228,7 +231,7 @@ class _Run:
         self.trainer.accelerator.init_trackers("segmodels", config)
 
     def run_steps(self, workers: int, stop_after_steps: int | None) -> bool:
-        """Run the remaining steps. Returns False if interrupted."""
+        """Run the remaining steps; return False if interrupted by `stop_after_steps`."""
         trainer = self.trainer
         try:
             while not trainer.is_done:
@@ -239,7 +242,7 @@ class _Run:
                         return False
                     if trainer.is_done:
                         break
-        except (DataError, WorkerError):  # keep the steps so far
+        except (DataError, WorkerError):  # save the steps so far
             self.save_checkpoint()
             raise
         finally:
@@ -333,7 +336,7 @@ class _Run:
         self.log(record)
         if trainer.note_score(record):
             self.save_best()
-        accelerator.wait_for_everyone()  # before they end
+        accelerator.wait_for_everyone()  # before the process group is closed
         accelerator.end_training()
         if self.is_main:
             try:
@@ -407,12 +410,12 @@ def _image_batch(path: Path) -> Any:
 @contextlib.contextmanager
 def _created(folder: Path) -> Iterator[None]:
     """Create the folder if necessary; after an error, delete it if it is new and empty."""
-    there = folder.exists()
+    existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        if not there:
+        if not existed:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise

@@ -1,8 +1,8 @@
-"""The state of a training, and its steps.
+"""State and steps of a training.
 
-All random numbers depend only on the seed and the position in the training, so that a resumed
-training takes the same steps as an uninterrupted one, and a training in several processes the same
-as in a single process, except for dropout.
+All random numbers depend only on the seed and the position in the training. A resumed training
+therefore takes the same steps as an uninterrupted one and, except for dropout, a training in
+several processes takes the same steps as in a single one.
 """
 
 import copy
@@ -44,8 +44,8 @@ from segmodels.training.dataloader import (
     batch_order,
     batches_from,
     channel_statistics,
+    convert_channels,
     crop_of,
-    in_channels,
     seed_of,
 )
 from segmodels.training.losses import (
@@ -65,7 +65,7 @@ from segmodels.utils.distributed import (
     whole_batch,
 )
 
-SMALLEST_SCALE = 2.0**-10  # of fp16 gradients; if they overflow below it, training fails
+MIN_LOSS_SCALE = 2.0**-10  # for fp16; if gradients still overflow below it, training fails
 
 
 class Trainer:
@@ -116,7 +116,7 @@ class Trainer:
         self.evaluation: Evaluation | None = None
         self.last_record = time.monotonic()
         names = self.data.class_names
-        with warnings.catch_warnings():  # of absent classes, which the notes name already
+        with warnings.catch_warnings():  # absent classes are in the notes already
             warnings.simplefilter("ignore", UserWarning)
             weights = class_weights(frequencies, names, config.balance)
         self.class_weights = weights.to(self.device)
@@ -144,7 +144,7 @@ class Trainer:
         channels = config.in_channels or 3
         self.data = reports["train"].data.with_channels(channels)
         self.val = reports["val"].data.with_channels(channels) if "val" in reports else None
-        in_channels(self.data.image(0), channels)  # raises unless they fit
+        convert_channels(self.data.image(0), channels)  # raises DataError if they do not match
         self.held_out: list[str] | None = None
         if hold_out is not None and self.val is not None:
             self.held_out = [sample.key for sample in self.val.samples]
@@ -303,18 +303,16 @@ class Trainer:
         value = 0.0
         if weight > 0:
             share = float(own_weight / weight)
-            value = self._descend(pixels.to(self.device), target, border, share)
+            value = self._update(pixels.to(self.device), target, border, share)
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
         self.losses.append(value)
         return value
 
-    def _descend(
-        self, pixels: Tensor, target: Tensor, border: Tensor | None, share: float
-    ) -> float:
-        """Backward pass and optimizer step; `share` is this process's share of the batch's
-        weight."""
+    def _update(self, pixels: Tensor, target: Tensor, border: Tensor | None, share: float) -> float:
+        """Run the forward and backward pass and the optimizer step; return the loss over all
+        processes. `share` is this process's share of the total weight of the batch."""
         with self._autocast(pixels):
             try:
                 logits = self.model(self._normalised(pixels)).float()
@@ -323,7 +321,7 @@ class Trainer:
         loss = weighted_cross_entropy(logits, target, self.class_weights, border)
         loss = share * loss if share else 0.0 * logits.sum()
         value = float(summed(loss.detach()))
-        if self.config.lovasz:  # computed on the whole batch, so it is the same in every process
+        if self.config.lovasz:  # no mean over pixels: computed on the whole batch in each process
             whole = lovasz_softmax(whole_batch(logits), whole_batch(target))
             loss = loss + self.config.lovasz * whole
             value += self.config.lovasz * float(whole.detach())
@@ -343,7 +341,7 @@ class Trainer:
         else:
             scaler.step(self.optimizer)
             scaler.update()
-            if scaler.get_scale() < SMALLEST_SCALE:
+            if scaler.get_scale() < MIN_LOSS_SCALE:
                 self._check_finite("gradient's norm in fp16", math.inf)
         self.optimizer.zero_grad()
         return value
@@ -405,7 +403,8 @@ class Trainer:
         return record
 
     def note_score(self, record: dict[str, Any]) -> bool:
-        """Whether this validation is the best so far; also counts for early stopping."""
+        """Update the best validation and the count for early stopping; return whether this
+        validation is the best so far."""
         score = record.get("val_mean_iou")
         if score is None:
             return False
@@ -416,13 +415,17 @@ class Trainer:
         return True
 
     def recompute_batch_norms(self, batches: int = 50, quiet: bool = True) -> None:
-        """Recompute the statistics of all batch norms that are not frozen over this many full-size
-        training batches. Single images would not do, since they lack the variance between images.
+        """Recompute the statistics of all batch norms that are not frozen.
+
+        Args:
+            batches: Number of full-size training batches to use. The statistics of single images
+                would lack the variance between images.
+            quiet: Whether to hide the progress bar.
         """
         frozen = {
-            theirs
-            for ours, theirs in zip(self.model.modules(), self.result.modules(), strict=True)
-            if ours in self.in_evaluation_mode
+            copied
+            for layer, copied in zip(self.model.modules(), self.result.modules(), strict=True)
+            if layer in self.in_evaluation_mode
         }
         layers = [layer for layer in batch_norms(self.result) if layer not in frozen]
         if not layers:
@@ -439,11 +442,12 @@ class Trainer:
             self.result(self._normalised(pixels))
 
     def validate(self, quiet: bool = False) -> dict[str, Any]:
-        """Metrics on the split "val", without NaN; empty if there is no such split.
+        """Compute the metrics on the split "val".
 
         Returns:
             "val_loss", the class-weighted cross entropy; "val_mean_iou" and the other metrics over
-            all classes; "val_iou" with the IoU of each class by its name.
+            all classes; "val_iou" with the IoU of each class by its name. NaN is omitted. Empty if
+            there is no such split.
         """
         if self.val is None:
             return {}

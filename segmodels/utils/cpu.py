@@ -31,7 +31,7 @@ class Processor:
 
     @property
     def description(self) -> str:
-        """Its name and, of these instructions, those that it has."""
+        """The name, followed by the bfloat16 instruction sets that it supports."""
         has = {"AMX": self.amx_bf16, "AVX-512 BF16": self.avx512_bf16}
         return ", ".join([self.name, *(name for name, there in has.items() if there)])
 

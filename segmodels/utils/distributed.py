@@ -27,22 +27,22 @@ class ProcessError(RuntimeError):
 
 def process_count() -> int:
     """The number of processes."""
-    return distributed.get_world_size() if _are_several() else 1
+    return distributed.get_world_size() if _is_distributed() else 1
 
 
 def process_index() -> int:
     """The index of this process, from 0."""
-    return distributed.get_rank() if _are_several() else 0
+    return distributed.get_rank() if _is_distributed() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and prints, also after the process group has been destroyed."""
+    """Whether this process writes files and prints; also valid once the process group is closed."""
     return process_index() == 0 and os.environ.get("RANK", "0") == "0"
 
 
 def summed(values: Tensor) -> Tensor:
-    """The sum over all processes, in each of them; `values` itself in a single process."""
-    if _are_several():
+    """Sum over all processes, with the result in each of them; `values` itself in a single one."""
+    if _is_distributed():
         values = values.clone()
         distributed.all_reduce(values)
     return values
@@ -54,8 +54,8 @@ def shared(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def gathered(items: Sequence[Item]) -> list[Item]:
-    """The items of all processes, in each of them."""
-    if not _are_several():
+    """Gather the items of all processes in each of them."""
+    if not _is_distributed():
         return list(items)
     lists: list[Any] = [None] * process_count()
     distributed.all_gather_object(lists, list(items))
@@ -64,7 +64,7 @@ def gathered(items: Sequence[Item]) -> list[Item]:
 
 def whole_batch(part: Tensor) -> Tensor:
     """Concatenate the parts (n, ...) of all processes; only this one's receives gradients."""
-    if not _are_several():
+    if not _is_distributed():
         return part
     counts = gathered([len(part)])
     parts = list(part.new_zeros(sum(counts), *part.shape[1:]).split(counts))
@@ -75,10 +75,10 @@ def whole_batch(part: Tensor) -> Tensor:
 
 
 def join_processes(device: str) -> str | torch.device:
-    """Join the process group of the launcher; it is left when the process ends.
+    """Join the process group of the launcher, if any, until the process ends.
 
     Args:
-        device: Device of a single process.
+        device: Device to use in a single process.
 
     Returns:
         The device of this process; `device` unchanged in a single process.
@@ -95,7 +95,7 @@ def join_processes(device: str) -> str | torch.device:
 def _leave_group() -> None:
     """Close the connections to other processes before shutdown: gloo's threads may abort a process
     that exits with open connections."""
-    if _are_several():
+    if _is_distributed():
         distributed.destroy_process_group()
 
 
@@ -105,7 +105,7 @@ def accelerator_for(
     tracker: "str | GeneralTracker | None" = None,
     folder: Path | None = None,
 ) -> "Accelerator":
-    """Create an Accelerator with the device, precision, process group and tracker.
+    """Create an Accelerator, and join the process group of the launcher, if any.
 
     Args:
         device: "auto" (the best available), or a torch device for a single process.
@@ -124,7 +124,7 @@ def accelerator_for(
     _check_tracker(tracker)
     _warn_single_process()
     if AcceleratorState._shared_state:  # from an earlier training in this process
-        AcceleratorState._reset_state(reset_partial_state=not _are_several())
+        AcceleratorState._reset_state(reset_partial_state=not _is_distributed())
     try:
         requested = None if device == "auto" else torch.device(device)
         if requested is not None and requested.type == "cuda" and requested.index is not None:
@@ -142,9 +142,9 @@ def accelerator_for(
         raise ProcessError(f"{device} in {precision} cannot be used: {error}") from error
     found = accelerator.device.type
     if requested is not None and found != requested.type:
-        raise ProcessError(f"the device {requested} is not available, {found} is")
+        raise ProcessError(f"the device {requested} is not available; use {found}")
     if precision == "fp16" and accelerator.scaler is None:
-        raise ProcessError(f"fp16 needs a GPU; on the {found} choose bf16 or fp32")
+        raise ProcessError(f"fp16 requires a GPU; use bf16 or fp32 on the {found}")
     return accelerator
 
 
@@ -172,5 +172,5 @@ def _warn_single_process() -> None:
         )
 
 
-def _are_several() -> bool:
+def _is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-# One colour per name, so that a class looks the same for every dataset. The road scene follows
-# Cityscapes, except where two of its colours are hard to tell apart in an overlay.
+# Conventional colours by class name, so that a class has the same colour in all datasets. Road
+# scenes follow Cityscapes, except for colours that are hard to distinguish in an overlay.
 COLORS: dict[str, tuple[int, int, int]] = {
     "sky": (70, 130, 180),
     "building": (90, 80, 80),
@@ -35,11 +35,12 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "foreground": (255, 255, 255),
 }
 
-# For classes without a customary colour, and for readers who cannot tell the customary ones apart.
+# For classes without a conventional colour, and for readers who cannot distinguish those colours.
 # Found by a maximin search over saturated sRGB colours: any two of the first 12 and black differ by
-# a CIEDE2000 of 17.6 or more to normal sight and in Machado et al.'s (2009) simulations of
-# protanopia, deuteranopia and tritanopia at full severity; any two of all 24 by 8.9. The customary
-# colours of CamVid's classes differ by as little as 8.4 there (tree and pedestrian).
+# a CIEDE2000 of at least 17.6, for normal colour vision and in the simulations of protanopia,
+# deuteranopia and tritanopia at full severity of Machado et al. (2009); any two of all 24 by at
+# least 8.9. The conventional colours of CamVid's classes differ by as little as 8.4 there (tree and
+# pedestrian).
 SAFE_COLORS: tuple[tuple[int, int, int], ...] = (
     *((225, 255, 25), (100, 125, 0), (255, 200, 255), (100, 0, 255), (75, 25, 100)),
     *((25, 150, 150), (125, 255, 200), (100, 25, 0), (175, 125, 255), (175, 175, 75)),
@@ -50,7 +51,7 @@ SAFE_COLORS: tuple[tuple[int, int, int], ...] = (
 
 
 def is_background(name: str) -> bool:
-    """Whether a class stands for the absence of all others: overlays leave it transparent."""
+    """Whether a class stands for the absence of all others; it is transparent in overlays."""
     return name.strip().lower() == "background"
 
 
@@ -75,8 +76,8 @@ def voc_color(index: int) -> tuple[int, int, int]:
 
 
 def palette_for(class_names: Sequence[str]) -> list[list[int]]:
-    """Choose a colour for each class: its customary one, whatever the case of its letters, else the
-    next of those that colour-blind readers tell apart, see `safe_palette`.
+    """Choose a colour for each class: that of its name in `COLORS`, ignoring case, else the next
+    unused one of `SAFE_COLORS`, or of PASCAL VOC's colour map.
 
     Args:
         class_names: The classes in the order of their ids.
@@ -89,22 +90,22 @@ def palette_for(class_names: Sequence[str]) -> list[list[int]]:
         [[128, 64, 128], [225, 255, 25]]
     """
     names = [name.lower() for name in class_names]
-    customary = [
+    conventional = [
         None if name in names[:index] else COLORS.get(name) for index, name in enumerate(names)
     ]
-    unused = (color for color in _other_colors() if color not in customary)
-    return [list(color or next(unused)) for color in customary]
+    unused = (color for color in _other_colors() if color not in conventional)
+    return [list(color or next(unused)) for color in conventional]
 
 
 def safe_palette(class_names: Sequence[str]) -> list[list[int]]:
-    """Choose a colour for each class so that colour-blind readers tell them apart.
+    """Choose colours that colour-blind readers can distinguish.
 
     Args:
         class_names: The classes in the order of their ids.
 
     Returns:
-        [r, g, b] in 0..255 for each class, all different: black for a background, `SAFE_COLORS` for
-        the first 24 others, and then those of PASCAL VOC's colour map.
+        [r, g, b] in 0..255 for each class, all different: black for background, `SAFE_COLORS` for
+        the first 24 other classes, then colours of PASCAL VOC's colour map.
 
     Examples:
         >>> safe_palette(["background", "cell"])

@@ -1,9 +1,9 @@
-"""Computation in many independent pieces, each on a single thread.
+"""Parallel computation of independent pieces of work, each on a single thread.
 
-PyTorch splits every operation among all threads and waits for the slowest. On a busy machine, one
+PyTorch divides every operation among all threads and waits for the slowest. On a busy machine, one
 thread is often not scheduled, and each of hundreds of small parallel regions waits for it. Here,
-threads take pieces from a queue, and there is only one wait at the end. Each piece is computed by a
-single thread, so its result does not depend on the number of threads.
+threads fetch pieces from a queue and synchronise only at the end. Each piece is computed by one
+thread, so its result does not depend on the number of threads.
 """
 
 import os
@@ -41,7 +41,7 @@ def for_each(work: Callable[[Piece], object], pieces: Iterable[Piece]) -> None:
     waiting = deque(pieces)
     inference = torch.is_inference_mode_enabled()
 
-    def take_pieces() -> None:
+    def process_pieces() -> None:
         with torch.inference_mode(inference), torch.no_grad():
             while True:
                 try:
@@ -55,7 +55,7 @@ def for_each(work: Callable[[Piece], object], pieces: Iterable[Piece]) -> None:
                     raise
 
     pool = _pool(count)
-    running = [pool.submit(take_pieces) for _ in range(min(count, len(waiting)))]
+    running = [pool.submit(process_pieces) for _ in range(min(count, len(waiting)))]
     for future in running:
         future.exception()  # waits, so that no thread writes to memory that the caller frees
     for future in running:
@@ -68,7 +68,7 @@ def _pool(count: int) -> ThreadPoolExecutor:
     with _lock:
         if _workers is None or _workers[0] != count:
             pool = ThreadPoolExecutor(
-                count, thread_name_prefix="segmodels", initializer=_compute_alone
+                count, thread_name_prefix="segmodels", initializer=_use_single_thread
             )
             # One task per thread, so that all have started before the number of threads is reset.
             started = threading.Barrier(count)
@@ -80,17 +80,17 @@ def _pool(count: int) -> ThreadPoolExecutor:
         return _workers[1]
 
 
-def _compute_alone() -> None:
+def _use_single_thread() -> None:
     """Make PyTorch operations in this thread single-threaded."""
     torch.get_num_threads()  # initialises the thread, which would override an earlier setting
     torch.set_num_threads(1)
 
 
-def _forget_workers() -> None:
+def _reset_after_fork() -> None:
     """Reset in a forked child process, which does not inherit threads."""
     global _workers, _lock
     _workers, _lock = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_workers)
+    os.register_at_fork(after_in_child=_reset_after_fork)

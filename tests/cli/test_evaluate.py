@@ -70,7 +70,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     assert main([*command, option, str(tmp_path / "missing" / "file")]) == 1
     assert f"{option} {tmp_path}/missing/file cannot be written" in capsys.readouterr().err
     assert main([*command, option, str(tmp_path)]) == 1
-    assert "is a folder; give the name of a file" in capsys.readouterr().err
+    assert "is a folder; expected a file name" in capsys.readouterr().err
 
 
 def test_a_readme_by_hand_is_told_before_the_work_and_stays(
@@ -89,10 +89,10 @@ def test_other_errors_are_told_before_the_work_too(command, no_evaluation, tmp_p
         return capsys.readouterr().err
 
     assert "--grid-images must be at least 1" in said("--grid-pictures", "0")
-    assert "need different files" in said("--json", "a.txt", "--csv", "a.txt")
+    assert "must be different files" in said("--json", "a.txt", "--csv", "a.txt")
     assert "no class 'cloud'" in said("--objects", "cloud")
     assert "no class 'cloud'" in said("--membrane", "cloud")
-    assert "it needs --card" in said("--out-of-domain", "elsewhere")
+    assert "add --card" in said("--out-of-domain", "elsewhere")
     assert "evaluation.json cannot be read" in said("--card", "--out-of-domain", "elsewhere")
     (tmp_path / "unet-own" / "training.json").write_text("{")
     assert "training.json cannot be read" in said("--card")

@@ -174,7 +174,7 @@ def test_resume_computes_only_what_is_missing(model, pictures, tmp_path, monkeyp
     capsys.readouterr()
     assert predict(model, out, pictures, "--resume") == 0
     assert len(segmented) == 2
-    assert "2 of them had their results already" in capsys.readouterr().out
+    assert "2 of them already had results" in capsys.readouterr().out
     after = contents(out)
     assert complete.items() <= after.items()
     assert set(after) == set(complete) | {"equal.png", "equal_overlay.png"}
@@ -197,7 +197,7 @@ def test_another_opacity_draws_the_overlay_anew(model, pictures, tmp_path):
     ("arguments", "message"),
     [
         (["--model", "no/where/at all"], "there is no folder no/where/at all"),
-        (["--opacity", "2"], "--opacity must be from 0 to 1"),
+        (["--opacity", "2"], "--opacity must be between 0 and 1"),
         (["--working-size", "0"], "--working-size must be at least 1"),
         (["--device", "cuda:77"], "cuda:77"),
         (["--device", "toaster"], "toaster"),
@@ -213,7 +213,7 @@ def test_mistakes_are_told_without_a_traceback(arguments, message, model, pictur
 
 def test_an_empty_folder_is_told(model, tmp_path, capsys):
     assert main(["predict", str(tmp_path), "--model", str(model)]) == 1
-    assert "holds no image files" in capsys.readouterr().err
+    assert "contains no image files" in capsys.readouterr().err
 
 
 def test_predict_takes_videos_beside_images(model, pictures, tmp_path, capsys):
@@ -232,7 +232,7 @@ def test_predict_takes_videos_beside_images(model, pictures, tmp_path, capsys):
     names = {path.name for path in out.iterdir()}
     assert names == {"a.png", "a_overlay.png", "clip.mkv", "clip_overlay.mp4"}
     assert main(["predict", str(clip), *options, "--resume"]) == 0
-    assert "1 of them had their results already" in capsys.readouterr().out
+    assert "1 of them already had results" in capsys.readouterr().out
 
 
 def test_predict_without_pyav_says_how_to_install_it(model, tmp_path, capsys, monkeypatch):

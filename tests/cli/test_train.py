@@ -98,7 +98,7 @@ def test_options_reach_the_config(arguments, expected, tmp_path, monkeypatch):
 
 def test_a_network_or_a_preset_is_needed(tmp_path, capsys):
     assert main(["train", "--data", "d", "--out", str(tmp_path)]) == 1
-    assert "name a network (fcn, unet, segnet) or a --preset" in capsys.readouterr().err
+    assert "specify one of fcn, unet, segnet, or a --preset" in capsys.readouterr().err
 
 
 def test_batch_norm_of_a_single_value_is_refused_before_a_step(tmp_path, capsys):

@@ -98,7 +98,9 @@ def test_pickles_alone_are_refused(hub):
 
 def test_files_that_do_not_fit_are_told_of_without_the_servers_folders(hub):
     shutil.copy(hub.folders["org/segnet"] / "config.json", hub.folders["org/unet"])
-    with pytest.raises(CheckpointError, match=r"org/unet/model\.safetensors does not fit") as error:
+    with pytest.raises(
+        CheckpointError, match=r"org/unet/model\.safetensors does not match"
+    ) as error:
         user_models.UserModels("cpu").get("org/unet")
     assert str(hub.caches[0]) not in str(error.value)
 
@@ -120,5 +122,5 @@ def test_a_network_for_other_than_pictures_is_refused(hub, tmp_path):
 
     UNet(class_names=["a"], in_channels=4, base_channels=2).save_pretrained(tmp_path / "org/four")
     hub.folders["org/four"] = tmp_path / "org/four"
-    with pytest.raises(CheckpointError, match=r"org/four: images have 1 or 3 channels"):
+    with pytest.raises(CheckpointError, match=r"org/four: expected a network with 1 or 3"):
         user_models.UserModels("cpu").get("org/four")

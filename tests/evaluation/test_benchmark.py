@@ -33,19 +33,19 @@ def folder(tmp_path_factory):
 def small(monkeypatch):
     monkeypatch.setattr(benchmark, "CASES", {"24x16": (1, 16, 24), "2 of 24x16": (2, 16, 24)})
     monkeypatch.setattr(benchmark, "MIN_ROUNDS", 3)
-    monkeypatch.setattr(benchmark, "PROBE", (16, 24))
+    monkeypatch.setattr(benchmark, "PROBE_SIZE", (16, 24))
 
 
-def test_works_are_timed_in_turns_after_one_that_does_not_count(monkeypatch):
+def test_tasks_are_interleaved_and_the_first_round_is_a_warm_up(monkeypatch):
     monkeypatch.setattr(benchmark, "MAX_ROUNDS", 4)
     order = []
-    works = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    timings = benchmark.in_turns(works, 60, CPU)
+    tasks = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    timings = benchmark.time_interleaved(tasks, 60, CPU)
     assert "".join(order) == "ab" * 5
     assert set(timings) == {"a", "b"}
 
 
-def test_a_timing_is_the_median_and_the_middle_half():
+def test_a_timing_is_the_median_and_the_interquartile_range():
     # 1 2 3 4 9: quartiles 2 and 4.
     assert benchmark.Timing.of([9, 1, 3, 2, 4]) == benchmark.Timing(3, 2)
 
@@ -60,7 +60,7 @@ def test_a_timing_is_the_median_and_the_middle_half():
     ],
 )
 def test_the_floor_has_every_convolution_of_the_network_once(model, expected):
-    calls = benchmark.convolutions(model.eval(), (1, 3, 32, 64))
+    calls = benchmark.trace_convolutions(model.eval(), (1, 3, 32, 64))
     assert len(calls) == expected
     assert calls[0].shape == (1, 3, 32, 64)
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
@@ -69,7 +69,8 @@ def test_the_floor_has_every_convolution_of_the_network_once(model, expected):
 
 
 def test_the_floor_computes_those_convolutions_in_its_own_arithmetic():
-    calls = benchmark.convolutions(SegNet(class_names=CLASS_NAMES, variant="basic"), (1, 3, 16, 16))
+    model = SegNet(class_names=CLASS_NAMES, variant="basic")
+    calls = benchmark.trace_convolutions(model, (1, 3, 16, 16))
     seen = []
 
     class Recorded(nn.Conv2d):
@@ -79,7 +80,7 @@ def test_the_floor_computes_those_convolutions_in_its_own_arithmetic():
 
     for call in calls:
         call.layer.__class__ = Recorded
-    benchmark.convolutions_alone(calls, torch.bfloat16, torch.channels_last)()
+    benchmark.convolutions_only(calls, torch.bfloat16, torch.channels_last)()
     assert seen == [(torch.bfloat16, True)] * 9
 
 
@@ -91,9 +92,9 @@ def image(tmp_path_factory):
     return path
 
 
-def test_forwards_compare_plain_execution_the_segmenter_and_the_floor(folder, image, small):
+def test_time_forward_compares_plain_execution_the_segmenter_and_the_floor(folder, image, small):
     segmenter = Segmenter(UNet.from_pretrained(folder), "cpu", "fp32")
-    report = benchmark.forwards(segmenter, image, 0, cases=("24x16",))
+    report = benchmark.time_forward(segmenter, image, 0, cases=("24x16",))
     assert list(report) == ["floor", "24x16"]
     tried = report["floor"]["seconds_at_480x360"]
     assert report["floor"]["in"] == min(tried, key=tried.get)
@@ -117,7 +118,7 @@ def test_other_engines_take_their_turns_and_their_class_maps_are_compared(folder
         return nn.functional.one_hot(another, exact.num_classes).permute(0, 3, 1, 2)
 
     engines = {"exact fp32": exact, "wrong fp32": wrong}
-    report = benchmark.forwards(segmenter, image, 0, engines=engines)
+    report = benchmark.time_forward(segmenter, image, 0, engines=engines)
     for case, shape in benchmark.CASES.items():
         rows = report[case]
         assert list(rows) == ["plain fp32", "Segmenter fp32", *engines, "floor"]
@@ -146,7 +147,7 @@ def test_the_floor_is_looked_for_in_bf16_where_that_pays(pays, small, monkeypatc
         tried.append((dtype, layout))
         return lambda: time.sleep(0.001 if tried[-1] == (dtype, layout) else 0.01)
 
-    monkeypatch.setattr(benchmark, "convolutions_alone", work)
+    monkeypatch.setattr(benchmark, "convolutions_only", work)
     floor = benchmark.find_floor(UNet(class_names=CLASS_NAMES, base_channels=2), CPU)
     assert (floor.dtype, floor.layout) == tried[-1]
     assert floor.name == ("bfloat16 channels_last" if pays else "float32 channels_last")
@@ -161,7 +162,7 @@ def test_stages_are_those_of_a_call(padding, image, small, monkeypatch):
     segmenter = Segmenter(model, "cpu", "fp32")
     drawn = []
     monkeypatch.setattr(benchmark.Segmentation, "overlay", lambda result: drawn.append(result))
-    figures = benchmark.stages(segmenter, image, 0)
+    figures = benchmark.time_stages(segmenter, image, 0)
     assert figures["size"] == [40, 30]
     assert all(figures[stage]["median"] > 0 for stage in (*benchmark.STAGES, "call", "pillow"))
     rest = sum(figures[stage]["median"] for stage in ("decode", "prepare", "argmax"))
@@ -171,17 +172,19 @@ def test_stages_are_those_of_a_call(padding, image, small, monkeypatch):
     assert np.array_equal(drawn[-1].confidence, expected.confidence)
 
 
-def test_quality_is_the_share_of_equal_pixels_and_both_mean_ious(folder, tmp_path):
+def test_the_comparison_with_plain_has_the_share_of_equal_pixels_and_both_mean_ious(
+    folder, tmp_path
+):
     data = write_camvid(tmp_path / "camvid", test=2)
     model = UNet.from_pretrained(folder)
-    found = benchmark.quality(Segmenter(model, "cpu", "fp32"), open_data(data, "test"))
+    found = benchmark.compare_with_plain(Segmenter(model, "cpu", "fp32"), open_data(data, "test"))
     assert found["images"] == 2
     assert found["same_pixels"] == 1
     assert found["mean_iou"]["plain"] == found["mean_iou"]["segmenter"]
 
 
 def test_peak_memory_is_what_is_taken_at_most():
-    # In a process of its own, as in `benchmark.memory`: here memory of earlier tests may be reused.
+    # In a separate process, as in `measure_memory`: here, memory of earlier tests may be reused.
     program = """
 import numpy
 import torch
@@ -195,8 +198,8 @@ print(benchmark.peak_bytes(lambda: [numpy.ones(n << 20, "u1").sum() for n in (30
     assert int(printed) == pytest.approx(60 << 20, abs=8 << 20)
 
 
-def test_memory_is_measured_in_a_process_for_each_way(folder):
-    found = benchmark.memory(str(folder), CPU, "fp32")
+def test_memory_is_measured_in_a_process_for_each_backend(folder):
+    found = benchmark.measure_memory(str(folder), CPU, "fp32")
     assert list(found) == ["plain", "segmenter"]
     # 480 x 360 pixels of 3 channels in float32 are 2 MiB; the first level's two channels 1.3.
     assert all(size["peak"] > 2 << 20 for size in found.values())
@@ -206,8 +209,8 @@ def test_memory_is_measured_in_a_process_for_each_way(folder):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """Memory without the processes that measure it."""
-    told = {"plain": {"held": 5 << 20, "peak": 3 << 20}, "segmenter": None}
-    monkeypatch.setattr(benchmark, "memory", lambda *_: told)
+    sizes = {"plain": {"held": 5 << 20, "peak": 3 << 20}, "segmenter": None}
+    monkeypatch.setattr(benchmark, "measure_memory", lambda *_: sizes)
 
 
 def run(folder, image, tmp_path, *arguments):
@@ -227,7 +230,7 @@ def test_the_command_prints_and_writes_everything(
     printed = capsys.readouterr().out
     for text in (
         f"unet-tiny on {processor().description}, ",
-        "precision fp32 (torch.float32), as --precision says",
+        "precision fp32 (torch.float32), set by --precision",
         *("24x16", "40x30", "/floor", "the fastest of those tried", "float32 channels_last 0."),
         *("5 MiB", "3 MiB", "unknown", "mean IoU"),
     ):
@@ -245,8 +248,8 @@ def test_against_measures_what_is_installed_and_says_how_to_install_the_rest(
     arguments = ["--against", "onnxruntime,openvino", "--case", "24x16"]
     report = run(folder, image, tmp_path, *arguments)
     printed = capsys.readouterr().out
-    left_out = 'openvino is not installed and is left out: pip install "segmodels[benchmark]"'
-    assert left_out in printed
+    skipped = 'skipping openvino, which is not installed: pip install "segmodels[benchmark]"'
+    assert skipped in printed
     assert report["not_installed"] == ["openvino"]
     rows = report["networks"]["unet-tiny"]["forward"]["24x16"]
     assert list(rows) == ["plain fp32", "Segmenter fp32", "onnxruntime fp32", "floor"]
@@ -256,10 +259,10 @@ def test_against_measures_what_is_installed_and_says_how_to_install_the_rest(
 
 def test_against_refuses_unknown_engines(folder, capsys):
     assert main(["benchmark", "--model", str(folder), "--against", "tvm"]) == 1
-    expected = "engines of onnxruntime, openvino, torch.compile, got tvm"
+    expected = "unknown engine tvm; choose from onnxruntime, openvino, torch.compile"
     assert expected in capsys.readouterr().err
 
 
 def test_seconds_must_be_positive(folder, capsys):
     assert main(["benchmark", "--model", str(folder), "--seconds", "0"]) == 1
-    assert "--seconds must be more than 0" in capsys.readouterr().err
+    assert "--seconds must be positive" in capsys.readouterr().err

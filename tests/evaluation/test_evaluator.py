@@ -58,7 +58,10 @@ def test_both_layouts_are_measured_alike(camvid, msrc):
 
 @pytest.mark.parametrize("names", [["ground", "wall"], ["wall", "ground", "sky"]])
 def test_other_class_names_or_another_order_are_refused(camvid, names):
-    message = f"has the classes ground, wall, sky; the network was trained for {', '.join(names)}"
+    message = (
+        "has the classes ground, wall, sky; expected those of the network, in the same order: "
+    )
+    message += ", ".join(names)
     with pytest.raises(DataError, match=message):
         evaluate(tiny_segmenter(names), open_data(camvid, "test"))
 

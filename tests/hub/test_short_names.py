@@ -91,4 +91,4 @@ def test_where_the_hub_cannot_be_asked_the_folders_are_listed_with_a_warning(hub
     finally:
         hub.start()
     assert answer.error is None
-    assert "shortnames's models on the Hub cannot be listed" in answer.err
+    assert "the Hub models of shortnames cannot be listed" in answer.err

@@ -140,7 +140,11 @@ def test_a_pull_request_leaves_main_as_it_was(hub, push):
     [
         ("org/x", None, "you are not logged in: run `hf auth login`"),
         ("org/x", "stolen", "you are not logged in: run `hf auth login`"),
-        ("org/x", "bob-token", "you have no write access to org/x (the Hub says: You don't have"),
+        (
+            "org/x",
+            "bob-token",
+            "you have no write access to org/x (the Hub responded: You don't have",
+        ),
         ("others/x", ALICE, "use a token with write access, ask the organisation"),
         ("a/b/c", ALICE, "'a/b/c' is not a valid repository name: expected ORG/NAME"),
         ("org/" + "x" * 100, ALICE, "is not a valid repository name"),
@@ -182,7 +186,7 @@ def test_a_hub_that_dies_in_the_middle_leaves_the_repository_as_it_was(hub, push
     hub.faults[:] = [Fault("POST .*/commit/", 500)]
     answer = push("org/interrupted")
     assert answer.result == 1
-    assert "answers 500: try again later" in answer.err
+    assert "returned status 500: try again later" in answer.err
     assert commits(hub, "org/interrupted") == 1
     hub.faults[:] = [Fault("POST .*/commit/", "close")]
     answer = push("org/interrupted")

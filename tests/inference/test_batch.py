@@ -123,7 +123,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(segmenter, jobs):
     jobs[1].overlay.write_text("the user's")
     failures = [one for one in Predictor(segmenter, ORIGIN).run(jobs) if isinstance(one, Failure)]
     assert [failure.job for failure in failures] == [jobs[1]]
-    assert "1_overlay.png has appeared meanwhile" in failures[0].reason
+    assert "1_overlay.png was created meanwhile" in failures[0].reason
     assert jobs[1].overlay.read_text() == "the user's"
 
 

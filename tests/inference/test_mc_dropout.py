@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from segmodels.inference.mc_dropout import SampledDropout, repeatable_draws, with_dropout_on
+from segmodels.inference.mc_dropout import SampledDropout, seeded_dropout, with_sampled_dropout
 
 CPU = torch.device("cpu")
 
 
 def drawn(layer):
-    with repeatable_draws(CPU):
+    with seeded_dropout(CPU):
         return layer(torch.ones(2, 50, 20))
 
 
@@ -35,7 +35,7 @@ def test_draws_are_repeated_whatever_others_draw():
     torch.manual_seed(3)
     first = drawn(layer)
     other = threading.Thread(target=lambda: found.append(drawn(layer)))
-    with repeatable_draws(CPU):
+    with seeded_dropout(CPU):
         torch.rand(10)
         other.start()
         other.join()
@@ -58,7 +58,7 @@ def test_the_second_network_shares_the_weights_of_the_first():
     network = nn.Sequential(
         nn.Linear(4, 4), nn.Dropout(0.5), nn.Sequential(nn.Dropout(0.25))
     ).eval()
-    sampling = with_dropout_on(network)
+    sampling = with_sampled_dropout(network)
     assert sampling[0].weight is network[0].weight
     assert (sampling[1].rate, sampling[2][0].rate) == (0.5, 0.25)
     assert isinstance(network[1], nn.Dropout)

@@ -100,7 +100,7 @@ def test_samples_fall_back_likewise():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segmodels.inference.segmenter.on_cpu", lambda _: on_cpu(network))
         patch.setattr(
-            "segmodels.inference.segmenter.repeatable_draws", lambda _: torch.inference_mode()
+            "segmodels.inference.segmenter.seeded_dropout", lambda _: torch.inference_mode()
         )
         result = segmenter(PICTURE, samples=3)
     assert result.note.startswith("Segmented on the CPU")

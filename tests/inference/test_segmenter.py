@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from segmodels import FCN, PictureError, Segmenter, SegNet, UNet
 from segmodels.inference import segmenter as module
-from segmodels.inference.mc_dropout import repeatable_draws
+from segmodels.inference.mc_dropout import seeded_dropout
 from tests.support.networks import network, picture
 
 
@@ -213,7 +213,7 @@ def test_samples_give_the_mean_and_the_variance_of_the_samples():
     result = segmenter(array, samples=5)
     pixels = torch.from_numpy(array).permute(2, 0, 1)[None]
     part = slice(0, 16), slice(0, 24)
-    with repeatable_draws(segmenter.device):
+    with seeded_dropout(segmenter.device):
         samples = np.stack(
             [
                 segmenter._probabilities(segmenter._sampling_network, pixels, *part)[0].numpy()
@@ -234,7 +234,7 @@ def test_without_samples_dropout_is_off_and_there_is_no_uncertainty():
 
 
 def test_samples_need_dropout():
-    with pytest.raises(ValueError, match="samples need a network with dropout"):
+    with pytest.raises(ValueError, match="samples require a network with dropout"):
         Segmenter(network(), "cpu")(picture(8, 8), samples=3)
     with pytest.raises(ValueError, match="samples must be 0"):
         Segmenter(network(dropout=0.5), "cpu")(picture(8, 8), samples=-1)

@@ -101,7 +101,7 @@ def test_predict_takes_stacks_beside_images_and_resumes(model, tmp_path, capsys)
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert main([*command, "--resume"]) == 0
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    assert "1 of them had their results already" in capsys.readouterr().out
+    assert "1 of them already had results" in capsys.readouterr().out
     write_stack(pictures / "cells.tif", seed=1)  # another stack of that name
     assert main([*command, "--resume"]) == 0
     assert (out / "cells_tif.tif").exists()

@@ -82,5 +82,5 @@ def test_chunks_of_pixels_change_nothing(monkeypatch):
 
 
 def test_a_smaller_picture_is_refused():
-    with pytest.raises(ValueError, match=r"working size \(8, 8\) must not be larger than \(8, 7\)"):
+    with pytest.raises(ValueError, match=r"working size must be at most \(8, 7\), got \(8, 8\)"):
         FullSize((8, 8), (8, 7))

@@ -77,7 +77,7 @@ def test_a_config_of_a_megabyte_is_not_even_parsed(folders):
 def test_a_million_classes_are_refused_by_name(folders):
     config = NETWORKS["UNet"].config | {"class_names": [str(number) for number in range(10**6)]}
     (folders["UNet"] / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="class_names holds at most 255 names"):
+    with pytest.raises(CheckpointError, match="class_names can have at most 255 names"):
         load_model(folders["UNet"])
 
 

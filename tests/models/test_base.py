@@ -230,7 +230,7 @@ def test_an_unknown_architecture_is_named(folder, names):
         ({"base_channels": 10**400}, "base_channels must be at most 512, got 1000"),
         ({"in_channels": 10**9}, "in_channels must be at most 1024"),
         ({"working_size": 10**9}, "working_size must be at most 100000"),
-        ({"class_names": [str(n) for n in range(10**4)]}, "class_names must hold 1 to 255 names"),
+        ({"class_names": [str(n) for n in range(10**4)]}, "class_names must have 1 to 255 names"),
         ({"class_names": ["a", "x" * 201]}, "class_names must be 1 to 200 characters each"),
         ({"class_names": ["a", "\x1b[31mred"]}, "without line breaks and control characters"),
         ({"class_names": ["a", "\ud800"]}, "without line breaks and control characters"),

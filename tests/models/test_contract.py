@@ -234,7 +234,7 @@ def test_float16_files_hold_the_rounded_weights(variant, networks, tmp_path):
         ({"class_names": "sky"}, "class_names must be a list of str, got 'sky'"),
         ({"class_names": ["sky", 1]}, "class_names must be a list of str"),
         ({"class_names": {"sky": 0}}, "class_names must be a list of str"),
-        ({"class_names": []}, "class_names must hold 1 to 255 names, got 0"),
+        ({"class_names": []}, "class_names must have 1 to 255 names, got 0"),
         ({"class_names": [str(n) for n in range(256)]}, "1 to 255 names, got 256"),
         ({"class_names": ["sky", "car", "sky"]}, r"got \['sky'\] more than once"),
         ({"in_channels": 0}, "in_channels must be an int of at least 1, got 0"),

@@ -10,7 +10,7 @@ from segmodels.training.config import TrainingConfig, fit_to_data
     ("options", "message"),
     [
         ({"network": "vgg"}, "network must be one of fcn, unet, segnet, got 'vgg'"),
-        ({"freeze_batch_norm": True}, "freeze_batch_norm needs start"),
+        ({"freeze_batch_norm": True}, "freeze_batch_norm requires start"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"epochs": 3, "half_size_epochs": 4}, "half_size_epochs must be from 0 to epochs, got 4"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
@@ -21,7 +21,10 @@ from segmodels.training.config import TrainingConfig, fit_to_data
         ({"zoom": (2.0, 1.0)}, r"zoom must be \(from, to\) with 0 < from <= to"),
         ({"working_size": 1}, "working_size must be None or at least 2"),
         ({"frozen": 14}, "frozen must be from 0 to 13"),
-        ({"skip_rates": (1, 0)}, r"skip_rates must be \(of pool4, of pool3\), both positive, got"),
+        (
+            {"skip_rates": (1, 0)},
+            r"skip_rates must be two positive numbers, for pool4 and pool3, got",
+        ),
         ({"seed": -1}, "seed must be 0 or more, got -1"),
         ({"schedule": "step"}, "schedule must be one of poly, onecycle, constant, got 'step'"),
         ({"ema": 1.0}, "ema must be at least 0 and less than 1, got 1.0"),

@@ -14,7 +14,7 @@ from segmodels.training.dataloader import (
     WorkerError,
     batches_from,
     channel_statistics,
-    in_channels,
+    convert_channels,
     seed_of,
 )
 from tests.support.trainings import config_for, tiny_trainer
@@ -169,11 +169,11 @@ def test_without_room_for_the_cache_border_weights_are_computed_again(camvid, tm
 def test_grey_is_pillows():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     assert np.array_equal(
-        in_channels(image, 1)[..., 0], np.array(Image.fromarray(image).convert("L"))
+        convert_channels(image, 1)[..., 0], np.array(Image.fromarray(image).convert("L"))
     )
-    assert in_channels(image, 3) is image
-    with pytest.raises(DataError, match="the images have 3 channels, and the network takes 4"):
-        in_channels(image, 4)
+    assert convert_channels(image, 3) is image
+    with pytest.raises(DataError, match="the images have 3 channels, but the network expects 4"):
+        convert_channels(image, 4)
 
 
 def test_a_killed_worker_is_told_in_a_sentence(camvid, monkeypatch):

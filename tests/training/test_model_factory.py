@@ -83,7 +83,7 @@ def test_a_start_of_other_classes_keeps_all_but_the_class_heat_maps(trained):
 
 
 def test_a_start_of_another_kind_is_refused(trained):
-    with pytest.raises(TrainingError, match=r"holds a UNet.*segmodels train unet"):
+    with pytest.raises(TrainingError, match=r"contains a UNet.*segmodels train unet"):
         built(TrainingConfig("fcn", "d", start=str(trained[0])), ["a", "b"])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segmodels.training.plots import MOST_CLASSES, draw_confusion, draw_curves
+from segmodels.training.plots import MAX_ANNOTATED, draw_confusion, draw_curves
 
 RECORDS = [
     {"epoch": 1, "step": 3, "loss": 1.2, "learning_rate": 0.01, "seconds": 0.5},
@@ -45,7 +45,7 @@ def test_a_matrix_is_drawn_darkest_where_most_pixels_are(tmp_path):
     assert np.median(top) < np.median(bottom)
 
 
-@pytest.mark.parametrize("count", [1, MOST_CLASSES + 1])
+@pytest.mark.parametrize("count", [1, MAX_ANNOTATED + 1])
 def test_any_number_of_classes_is_drawn(tmp_path, count):
     names = [f"class {number}" for number in range(count)]
     draw_confusion(tmp_path / "a.png", np.eye(count, dtype=np.int64), names, "val")

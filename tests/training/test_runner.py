@@ -78,7 +78,9 @@ def test_a_finished_training_is_not_run_again(config, finished, capsys):
 
 
 def test_a_finished_training_is_not_overwritten_by_another(config, finished, tmp_path):
-    with pytest.raises(TrainingError, match=r"holds a training with other options \(seed 0, now 5"):
+    with pytest.raises(
+        TrainingError, match=r"contains a training with other options \(seed 0, now 5"
+    ):
         train(replace(config, seed=5), finished)
     load_model(finished).save_pretrained(tmp_path)
     with pytest.raises(TrainingError, match=r"already contains a network, but no training.json"):

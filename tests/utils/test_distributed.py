@@ -135,7 +135,7 @@ def test_alone_sums_and_lists_are_ones_own():
     [
         ({"tracker": "notebook"}, "unknown tracker 'notebook': choose one of .*tensorboard"),
         ({"tracker": "clearml"}, "the tracker clearml is not installed: pip install clearml"),
-        ({"precision": "fp16"}, "fp16 needs a GPU; on the cpu choose bf16 or fp32"),
+        ({"precision": "fp16"}, "fp16 requires a GPU; use bf16 or fp32 on the cpu"),
         ({"device": "toaster"}, "toaster"),
     ],
 )

@@ -54,13 +54,13 @@ def test_voc_colors_are_those_of_the_published_map(index, color):
     assert voc_color(index) == color
 
 
-def test_customary_colors_differ_and_are_bytes():
+def test_conventional_colors_differ_and_are_bytes():
     assert len(set(COLORS.values())) == len(COLORS)
     assert all(value in range(256) for color in COLORS.values() for value in color)
     assert all(name == name.lower() for name in COLORS)
 
 
-def test_a_known_class_has_its_customary_color_in_any_case():
+def test_a_known_class_has_its_conventional_color_in_any_case():
     assert palette_for(["Sky", "ROAD"]) == [[70, 130, 180], [128, 64, 128]]
 
 
@@ -70,7 +70,7 @@ def test_unknown_classes_take_the_next_of_the_safe_colors():
 
 
 def test_no_color_is_given_twice():
-    # road's customary colour is colour 21 of the VOC map
+    # road's conventional colour is colour 21 of the VOC map
     names = ["road", "Road", "ROAD", *(f"class {index}" for index in range(252))]
     assert len({tuple(color) for color in palette_for(names)}) == 255
 
@@ -101,7 +101,7 @@ def test_the_safe_colors_are_told_apart_by_everybody(sight):
     assert least_difference([BLACK, *SAFE_COLORS], sight) > 9
 
 
-def test_the_customary_colors_of_camvid_are_not():
+def test_the_conventional_colors_of_camvid_are_not():
     assert least_difference(palette_for(CAMVID), "deuteranopia") < 10
 
 

@@ -41,7 +41,7 @@ def test_every_piece_is_computed_once_by_threads_that_compute_alone():
 
 @pytest.mark.skipif(not THREADS.is_dir(), reason="needs Linux to count threads")
 def test_operations_of_a_piece_start_no_other_threads():
-    """What `_compute_alone` relies on: PyTorch's number of threads is each thread's own."""
+    """What `_use_single_thread` relies on: PyTorch's number of threads is each thread's own."""
     parallel.for_each(lambda _: None, range(3))
     values = torch.randn(64, 256, 256)
     before = len(list(THREADS.iterdir()))

@@ -1,6 +1,6 @@
-"""3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3), as in Lavin and
-Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3, with their names: a
-tile of 6 x 6 pixels d gives 4 x 4 outputs, inverse(filter(g) * data(d))."""
+"""3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3) as in Lavin and
+Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3. In their terms, a
+tile d of 6 x 6 pixels and a kernel g give 4 x 4 outputs, inverse(filter(g) * data(d))."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from torch.nn.functional import pad
 
 from segmodels.utils.parallel import for_each
 
-MIN_CHANNELS = 64  # with fewer, the transforms cost more than the products save
-# Tiles computed at once: the larger the filters, the more tiles are to share a pass over them; the
-# fewer, the better their expansion stays in the cache.
-MIN_TILES, TILES, PAIRS_PER_TILE = 64, 256, 256
-KERNELS = 1 << 14  # transformed at once
-PADDINGS: dict[Any, int] = {(0, 0): 0, "valid": 0, (1, 1): 1, "same": 1}  # as Conv2d has them
+MIN_CHANNELS = 64  # with fewer, the transforms take longer than the multiplications saved
+# Number of tiles computed at a time. With many tiles, large filters are read less often; with few,
+# the transformed tiles fit into the cache.
+MIN_TILES, MAX_TILES, PAIRS_PER_TILE = 64, 256, 256
+KERNELS = 1 << 14  # number of kernels transformed at a time
+PADDINGS: dict[Any, int] = {(0, 0): 0, "valid": 0, (1, 1): 1, "same": 1}  # `padding` of Conv2d
 
-# One-dimensional data (6 -> 6), filter (3 -> 6) and inverse transforms (6 -> 4).
+# One-dimensional data (6 -> 6), filter (3 -> 6) and inverse (6 -> 4) transforms.
 _DATA = torch.tensor(
     [
         [4, 0, -5, 0, 1, 0],
@@ -56,10 +56,14 @@ _INVERSE = torch.tensor(
 
 
 def _transform_2d(matrix: Tensor, x: Tensor) -> Tensor:
-    """Apply a transform (m, k) to the rows and the columns of k x k values.
+    """Apply a one-dimensional transform to the rows and columns of k x k tiles.
 
-    (k, k, ...) or (k * k, ...) -> (m * m, n). Rows and columns are swapped; a second transform
-    swaps them back.
+    Args:
+        matrix: (m, k), the transform.
+        x: (k, k, ...) or (k * k, ...) values.
+
+    Returns:
+        (m * m, n). Rows and columns are swapped; a second transform swaps them back.
     """
     new, old = matrix.shape
     of_columns = torch.bmm(matrix.expand(old, new, old), x.reshape(old, old, -1))
@@ -67,52 +71,56 @@ def _transform_2d(matrix: Tensor, x: Tensor) -> Tensor:
     return of_rows.view(new * new, -1)
 
 
-def _laid_out(kernels: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (9, in, out), column by column, since `_transform_2d` swaps rows and
-    columns of the data."""
+def _packed(kernels: Tensor) -> Tensor:
+    """Convert kernels from (out, in, 3, 3) to (9, in, out), in column-major order, since
+    `_transform_2d` swaps the rows and columns of the data."""
     return kernels.permute(3, 2, 1, 0).flatten(0, 1).contiguous()
 
 
 @contextmanager
 def _filters(kernels: Tensor) -> Iterator[Tensor]:
-    """The filter transform of kernels that are laid out, (36, in, out), until the context ends.
+    """Yield the filter transform (36, in, out) of packed kernels; it is valid inside the context.
 
-    It takes four times the memory of the kernels, but a few percent of a convolution's time:
-    computed for each call in memory that all layers share, it need not be kept.
+    It takes four times the memory of the kernels, but only a few percent of the time of a
+    convolution. Therefore it is not stored, but recomputed for each call in memory that all layers
+    share.
     """
     inputs, outputs = kernels.shape[1:]
     transform = torch.kron(_FILTER, _FILTER).to(kernels)
     columns = kernels.view(9, -1)
     with _scratch(36 * inputs * outputs, kernels.dtype) as memory:
-        found = memory.view(36, -1)
+        filters = memory.view(36, -1)
 
         def compute(start: int) -> None:
             part = slice(start, start + KERNELS)
-            torch.mm(transform, columns[:, part], out=found[:, part])
+            torch.mm(transform, columns[:, part], out=filters[:, part])
 
         for_each(compute, range(0, inputs * outputs, KERNELS))
-        yield found.view(36, inputs, outputs)
+        yield filters.view(36, inputs, outputs)
 
 
-_idle: deque[Tensor] = deque()  # scratch memory, in bytes, that no call uses at the moment
+_free_buffers: deque[Tensor] = deque()  # uint8 scratch buffers that are not in use
 
 
 @contextmanager
 def _scratch(size: int, dtype: torch.dtype) -> Iterator[Tensor]:
-    """`size` values of memory on the CPU. It is used again, so that the system need not map and
-    zero it for every call; there is as much as calls at the same time have needed."""
+    """Yield an uninitialised buffer of `size` values on the CPU.
+
+    Buffers are reused, so that the system does not map and zero memory for every call. Their number
+    is the largest number of concurrent calls so far.
+    """
     count = size * dtype.itemsize
     try:
-        memory = _idle.pop()
+        memory = _free_buffers.pop()
     except IndexError:
         memory = None
     if memory is None or len(memory) < count:
-        with torch.inference_mode(False):  # else it could not be used outside of that mode
+        with torch.inference_mode(False):  # else it could not be used outside that mode
             memory = torch.empty(count, dtype=torch.uint8)
     try:
         yield memory[:count].view(dtype)
     finally:
-        _idle.append(memory)
+        _free_buffers.append(memory)
 
 
 class _Tiles:
@@ -125,10 +133,17 @@ class _Tiles:
         self.data, self.inverse = _DATA.to(x), _INVERSE.to(x)
 
     def parts(self, count: int, pairs: int) -> Iterator[tuple[slice, int, int]]:
-        """Parts of a batch of `count` images, as many for each thread: (images, first row of tiles,
-        row after the last). `pairs`: input times output channels."""
+        """Divide a batch into parts of similar size, evenly among the threads.
+
+        Args:
+            count: Number of images.
+            pairs: Number of input channels times number of output channels.
+
+        Yields:
+            Images, first row of tiles, and row after the last.
+        """
         threads = torch.get_num_threads()
-        tiles = min(TILES, max(MIN_TILES, pairs // PAIRS_PER_TILE))
+        tiles = min(MAX_TILES, max(MIN_TILES, pairs // PAIRS_PER_TILE))
         total = count * self.down
         rounds = -(-total * self.across // (tiles * threads))
         rows = -(-total // (rounds * threads))
@@ -137,8 +152,9 @@ class _Tiles:
             for top in range(0, self.down, rows):
                 yield slice(first, first + images), top, min(top + rows, self.down)
 
-    def expanded(self, x: Tensor, top: int, end: int) -> Tensor:
-        """The data transform of rows of tiles, (n, H, W, in) -> (36, tiles, in)."""
+    def transformed(self, x: Tensor, top: int, end: int) -> Tensor:
+        """Compute the data transform of rows `top` to `end` - 1 of tiles: (n, H, W, in) ->
+        (36, tiles, in)."""
         first, last = 4 * top - self.padding, 4 * end + 2 - self.padding
         right = 4 * self.across + 2 - self.padding - x.shape[2]
         zeros = (0, 0, self.padding, right, max(0, -first), max(0, last - x.shape[1]))
@@ -147,20 +163,20 @@ class _Tiles:
         return _transform_2d(self.data, tiles).view(36, -1, x.shape[3])
 
     def convolved(self, x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, in, H, W) and kernels that are laid out -> (N, out, height, width)."""
+        """Convolve (N, in, H, W) with packed kernels; returns (N, out, height, width)."""
         with _filters(kernels) as filters:
             return self._convolved(x, filters, bias)
 
     def _convolved(self, x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
         outputs, layout = filters.shape[2], torch.channels_last
         shape = len(x), outputs, 4 * self.down, 4 * self.across
-        found = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-        x, rows = x.permute(0, 2, 3, 1), found.permute(0, 2, 3, 1)
+        result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        x, rows = x.permute(0, 2, 3, 1), result.permute(0, 2, 3, 1)
         zero = x.new_zeros(1) if bias is None else bias
 
         def convolve(part: tuple[slice, int, int]) -> None:
             images, top, end = part
-            products = torch.bmm(self.expanded(x[images], top, end), filters)
+            products = torch.bmm(self.transformed(x[images], top, end), filters)
             out = rows[images, 4 * top : 4 * end].view(-1, end - top, 4, self.across, 4, outputs)
             sums = _transform_2d(self.inverse, products).view(
                 4, 4, len(out), end - top, self.across, outputs
@@ -168,32 +184,35 @@ class _Tiles:
             torch.add(sums.permute(2, 3, 0, 4, 1, 5), zero, out=out)
 
         for_each(convolve, self.parts(len(x), filters.shape[1] * outputs))
-        if (self.height, self.width) == found.shape[2:]:
-            return found
-        return found[..., : self.height, : self.width].contiguous(memory_format=layout)
+        if (self.height, self.width) == result.shape[2:]:
+            return result
+        return result[..., : self.height, : self.width].contiguous(memory_format=layout)
 
     def kernel_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """(N, in, H, W) and the gradient of the outputs (N, out, height, width) -> gradient of the
-        kernels (out, in, 3, 3)."""
+        """Compute the gradient of the kernels, (out, in, 3, 3), from the inputs (N, in, H, W) and
+        the gradient of the outputs (N, out, height, width)."""
         x, outputs = x.permute(0, 2, 3, 1), gradient.shape[1]
         below, beside = 4 * self.down - self.height, 4 * self.across - self.width
         whole = pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, beside, 0, below))
-        found = x.new_zeros(36, x.shape[3], outputs)
+        total = x.new_zeros(36, x.shape[3], outputs)
         for images, top, end in self.parts(len(x), x.shape[3] * outputs):
-            data = self.expanded(x[images], top, end)
+            data = self.transformed(x[images], top, end)
             sums = whole[images, 4 * top : 4 * end]
             sums = sums.unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).permute(2, 4, 0, 1, 3, 5)
             products = _transform_2d(self.inverse.T, sums).view(36, -1, outputs)
-            found.baddbmm_(data.transpose(1, 2), products)
-        kernels = _transform_2d(_FILTER.to(x).T, found)
+            total.baddbmm_(data.transpose(1, 2), products)
+        kernels = _transform_2d(_FILTER.to(x).T, total)
         return kernels.view(3, 3, x.shape[3], outputs).permute(3, 2, 0, 1)
 
 
 class Winograd(nn.Module):
-    """A convolution for inference, of the kind that `is_faster` accepts. Outputs agree within 1e-4
-    of their standard deviation. `weight` is (9, in, out)."""
+    """Convolution for inference; replaces a layer for which `is_faster` is true.
 
-    min_pairs = 64 * 128  # input times output channels from which it saves time
+    Outputs agree with those of the layer within 1e-4 of their standard deviation. `weight` is
+    (9, in, out).
+    """
+
+    min_pairs = 64 * 128  # minimum number of input channels times output channels to be faster
     weight: Tensor
     bias: Tensor | None
 
@@ -201,20 +220,25 @@ class Winograd(nn.Module):
         super().__init__()
         self.padding = PADDINGS[layer.padding]
         bias = None if layer.bias is None else layer.bias.detach().clone()
-        self.register_buffer("weight", _laid_out(layer.weight.detach()))
+        self.register_buffer("weight", _packed(layer.weight.detach()))
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in, H, W) float32 -> (N, out, H, W), or (N, out, H - 2, W - 2) without padding; in
-        channels_last."""
+        """Convolve (N, in, H, W) float32.
+
+        Returns:
+            (N, out, H, W), or (N, out, H - 2, W - 2) without padding; in channels-last format.
+        """
         return _Tiles(x, self.padding).convolved(x, self.weight, self.bias)
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A convolution for training, of the kind that `is_faster` accepts. It shares the parameters of
-    `layer` and computes the gradients with as few multiplications as the outputs."""
+    """Convolution for training; replaces a layer for which `is_faster` is true.
 
-    min_pairs = 64 * 64  # fewer than `Winograd`'s, since direct gradients are slower
+    It shares the parameters of the layer, and uses Winograd's algorithm for the gradients as well.
+    """
+
+    min_pairs = 64 * 64  # less than in `Winograd`, since direct gradients are slower
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__(
@@ -229,8 +253,8 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Winograd.forward`."""
-        found: Tensor = _Convolution.apply(x, self.weight, self.bias, PADDINGS[self.padding])
-        return found
+        result: Tensor = _Convolution.apply(x, self.weight, self.bias, PADDINGS[self.padding])
+        return result
 
 
 class _Convolution(torch.autograd.Function):
@@ -238,29 +262,29 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
-        return _Tiles(x, padding).convolved(x, _laid_out(weight), bias)
+        return _Tiles(x, padding).convolved(x, _packed(weight), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x = of_weight = of_bias = None
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:  # a convolution with the kernels rotated by 180 degrees
-            turned = _laid_out(weight.flip(2, 3).transpose(0, 1))
-            of_x = _Tiles(gradient, 2 - ctx.padding).convolved(gradient, turned, None)
+            rotated = _packed(weight.flip(2, 3).transpose(0, 1))
+            grad_x = _Tiles(gradient, 2 - ctx.padding).convolved(gradient, rotated, None)
         if ctx.needs_input_grad[1]:
-            of_weight = _Tiles(x, ctx.padding).kernel_gradient(x, gradient)
+            grad_weight = _Tiles(x, ctx.padding).kernel_gradient(x, gradient)
         if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum((0, 2, 3))
-        return of_x, of_weight, of_bias, None
+            grad_bias = gradient.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None
 
 
 def is_faster(layer: nn.Module, min_pairs: int) -> bool:
-    """Whether the layer is a convolution that Winograd's algorithm computes faster.
+    """Whether a layer is a convolution that Winograd's algorithm computes faster.
 
     Args:
         layer: Any layer.
-        min_pairs: Input times output channels that it must have.
+        min_pairs: Minimum number of input channels times output channels.
     """
     return (
         isinstance(layer, nn.Conv2d)

@@ -39,7 +39,7 @@ def test_parts_of_many_tiles_join_without_a_seam(monkeypatch):
     with torch.inference_mode():
         whole = winograd.Winograd(direct)(x)
         for tiles in (1, 10, 25):
-            monkeypatch.setattr(winograd, "TILES", tiles)
+            monkeypatch.setattr(winograd, "MAX_TILES", tiles)
             parts = winograd.Winograd(direct)(x)
             torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
         torch.testing.assert_close(whole, direct(x), atol=2e-5, rtol=0)
@@ -49,7 +49,7 @@ def test_parts_of_many_tiles_join_without_a_seam(monkeypatch):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("tiles", [1, 3, 128])
 def test_the_gradients_are_those_of_the_convolution(padding, bias, tiles, monkeypatch):
-    monkeypatch.setattr(winograd, "TILES", tiles)
+    monkeypatch.setattr(winograd, "MAX_TILES", tiles)
     torch.manual_seed(0)
     direct = layer(padding=padding, bias=bias).double()
     fast = winograd.WinogradConv2d(copy.deepcopy(direct))
