@@ -22,6 +22,7 @@ class GroupScheduling(LoadScopeScheduling):
         return "browser" if path.startswith("tests/e2e/") else path
 
 
+@pytest.hookimpl(optionalhook=True)  # as with -p no:xdist
 def pytest_xdist_make_scheduler(config, log):
     return GroupScheduling(config, log)
 

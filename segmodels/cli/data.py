@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from segmodels.cli._common import Commands
+from segmodels.utils.formatting import count_of
 
 
 def add(commands: Commands) -> None:
@@ -47,5 +48,5 @@ def run(options: argparse.Namespace) -> int:
     if errors:
         print(f"segmodels: {options.folder}: {format_errors(errors)}", file=sys.stderr)
         return 1
-    print("no errors" + f", {len(warnings)} warning{'s' * (len(warnings) > 1)}" * bool(warnings))
+    print("no errors" + f", {count_of(len(warnings), 'warning')}" * bool(warnings))
     return 0

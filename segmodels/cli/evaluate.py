@@ -18,6 +18,7 @@ from segmodels.hub.filenames import HELD_OUT
 from segmodels.inference.results import save_png
 from segmodels.training.record import fetch_record
 from segmodels.utils.files import write_text
+from segmodels.utils.formatting import count_of
 
 
 def add(commands: Commands) -> None:
@@ -161,7 +162,7 @@ def _open_data(options: argparse.Namespace) -> SegmentationData:
 def report_errors(errors: list[tuple[str, str]]) -> int:
     """Print the images that could not be evaluated; returns the exit status."""
     if errors:
-        print(f"\n{len(errors)} image{'s' * (len(errors) > 1)} could not be evaluated:")
+        print(f"\n{count_of(len(errors), 'image')} could not be evaluated:")
         for name, error in errors:
             print(f"  {name}: {error}")
     return 1 if errors else 0

@@ -28,7 +28,9 @@ def to_rgb(
     orientation = exif_orientation(image)  # 1 for TIFFs, where `load` has applied it
     depth = None
     if image.mode.startswith(("I", "F")):
-        image, depth = grey_to_uint8(image, name)
+        grey, depth = grey_to_uint8(image, name)
+        copy_profile(image, grey)
+        image = grey
     elif image.mode == "1" and image.format in ("XBM", "PSD"):  # in these, set bits are black
         image = ImageChops.invert(image.convert("L"))
     image = to_srgb(image)
@@ -45,6 +47,12 @@ def to_rgb(
     if image.mode != "RGB":
         image = image.convert("RGB")
     return with_depth(make_upright(image, orientation), depth)
+
+
+def copy_profile(source: Image.Image, target: Image.Image) -> None:
+    """Give an image the embedded color profile of another one, if that has any."""
+    if "icc_profile" in source.info:
+        target.info["icc_profile"] = source.info["icc_profile"]
 
 
 def to_srgb(image: Image.Image) -> Image.Image:

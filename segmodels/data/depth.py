@@ -104,14 +104,11 @@ def scale_to_uint8(
 def grey_to_uint8(image: Image.Image, name: str) -> tuple[Image.Image, Depth | None]:
     """Convert a greyscale image of 16-bit or 32-bit integers or floats to mode "L".
 
-    Pixels of the transparent value, if there is one, become white. The color profile is kept.
+    Pixels of the transparent value, if there is one, become white.
     """
     values = np.asarray(image)
     grey, depth = scale_to_uint8(values.astype(values.dtype.newbyteorder("=")), None, name)
     if "transparency" in image.info:
         grey = grey.copy()
         grey[values == image.info["transparency"]] = 255
-    result = Image.fromarray(grey)
-    if "icc_profile" in image.info:
-        result.info["icc_profile"] = image.info["icc_profile"]
-    return result, depth
+    return Image.fromarray(grey), depth

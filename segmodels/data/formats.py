@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from segmodels.data import _boxes, _tiff
 from segmodels.data._untrusted_images import PictureError
-from segmodels.data.color import to_rgb
+from segmodels.data.color import copy_profile, to_rgb
 from segmodels.data.depth import scale_to_uint8, with_depth
 from segmodels.data.orientation import exif_orientation, make_upright
 
@@ -88,7 +88,7 @@ def _decode_tiff(image: TiffImageFile, name: str, max_pixels: int) -> Image.Imag
             alphas = (255 / full * stored + 0.5).astype(np.uint8)[..., None]
         pixels = np.concatenate([pixels, alphas], axis=2)
     decoded = _to_image(pixels, premultiplied=alpha == 1)
-    _copy_profile(image, decoded)
+    copy_profile(image, decoded)
     result = make_upright(to_rgb(decoded, name), _tiff.orientation_of(image))
     return with_depth(result, depth)
 
@@ -103,11 +103,6 @@ def _to_image(array: NDArray[np.uint8], premultiplied: bool) -> Image.Image:
     size = array.shape[1], array.shape[0]
     image = Image.frombytes(mode, size, np.ascontiguousarray(array).tobytes())
     return image.convert("RGBA") if mode == "RGBa" else image
-
-
-def _copy_profile(source: Image.Image, target: Image.Image) -> None:
-    if "icc_profile" in source.info:
-        target.info["icc_profile"] = source.info["icc_profile"]
 
 
 def _decode_deep_png(image: PngImageFile, name: str) -> Image.Image | None:
@@ -147,7 +142,7 @@ def _decode_deep_png(image: PngImageFile, name: str) -> Image.Image | None:
         alpha = np.where((values == transparent).all(axis=2), 0, 255).astype(np.uint8)
         scaled = np.dstack([scaled, alpha])
     decoded = _to_image(scaled, premultiplied=False)
-    _copy_profile(image, decoded)
+    copy_profile(image, decoded)
     result = make_upright(to_rgb(decoded, name), exif_orientation(image))
     return with_depth(result, depth)
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from segmodels.data._untrusted_images import FORMATS, INSTALL_HEIF, has_heif
 from segmodels.data.multispectral import NPY
+from segmodels.utils.formatting import count_of
 
 __all__ = ["FolderListing", "heif_hint", "list_images"]
 
@@ -39,15 +40,15 @@ class FolderListing:
             names = ", ".join(path.name for path in self.ignored[:3])
             more = ", ..." * (len(self.ignored) > 3)
             notes.append(
-                f"{folder}: ignored {_count_files(self.ignored)} not in an image format "
+                f"{folder}: ignored {count_of(len(self.ignored), 'file')} not in an image format "
                 f"({names}{more})"
             )
         if self.unsupported:
             counts = Counter(path.suffix.lower() for path in self.unsupported)
             kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
             notes.append(
-                f"{folder}: skipped {_count_files(self.unsupported)} in unsupported formats "
-                f"({kinds}){heif_hint(counts)}"
+                f"{folder}: skipped {count_of(len(self.unsupported), 'file')} in unsupported "
+                f"formats ({kinds}){heif_hint(counts)}"
             )
         return notes
 
@@ -84,7 +85,3 @@ def _image_suffixes() -> frozenset[str]:
     has_heif()  # registers pillow-heif's suffixes
     registered = Image.registered_extensions()
     return frozenset(s for s, kind in registered.items() if kind in FORMATS) | {NPY}
-
-
-def _count_files(files: list[Path]) -> str:
-    return "1 file" if len(files) == 1 else f"{len(files)} files"

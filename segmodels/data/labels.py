@@ -18,6 +18,7 @@ from segmodels.data.image_io import MAX_PIXELS, PictureError
 from segmodels.data.multispectral import NPY, load_npy
 from segmodels.data.orientation import apply_orientation, exif_orientation
 from segmodels.data.stacks import seek_page
+from segmodels.utils.formatting import count_of
 
 IGNORE_INDEX = 255
 Color = camvid.Color
@@ -440,8 +441,7 @@ def _decode_tiff_label(image: TiffImageFile) -> LabelImage:
         indices = samples[..., 0].clip(max=len(palette) - 1)
         return LabelImage(indices, "palette", palette, orientation)
     if channels > 1 or dtype.kind == "f":
-        plural = "s" * (channels > 1)
-        raise ValueError(f"it has {channels} channel{plural} of {dtype}; {EXPECTED_PIXELS}")
+        raise ValueError(f"it has {count_of(channels, 'channel')} of {dtype}; {EXPECTED_PIXELS}")
     return LabelImage(samples[..., 0], "grey", orientation=orientation)
 
 

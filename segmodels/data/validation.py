@@ -27,7 +27,7 @@ from segmodels.data.dataset import (
 from segmodels.data.depth import Depth
 from segmodels.data.image_io import ImageProperties
 from segmodels.data.labels import Color, Kind, LabelImage, load_label
-from segmodels.utils.formatting import percent
+from segmodels.utils.formatting import count_of, percent
 
 MAX_THREADS = 8
 ALL_SPLITS = (*SPLITS, "trainval")  # "trainval": PASCAL VOC
@@ -290,10 +290,10 @@ def shared_images(reports: Mapping[str, SplitReport]) -> Iterator[str]:
             shared = contents[first].keys() & contents[second].keys()
             if shared:
                 names = ", ".join(sorted(contents[first][digest] for digest in shared)[:3])
-                images = "1 image" if len(shared) == 1 else f"{len(shared)} images"
                 yield (
-                    f"{first!r} and {second!r} share {images} ({names}): metrics on one of them "
-                    "are too optimistic after training on the other"
+                    f"{first!r} and {second!r} share {count_of(len(shared), 'image')} "
+                    f"({names}): metrics on one of them are too optimistic after training on the "
+                    "other"
                 )
 
 

@@ -12,6 +12,7 @@ from segmodels.training.config import TrainingConfig, TrainingError
 from segmodels.training.record import config_of
 from segmodels.training.trainer import Trainer
 from segmodels.utils.files import atomic_write
+from segmodels.utils.formatting import count_of
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
@@ -65,8 +66,7 @@ def _check_data(trainer: Trainer, path: Path, digests: dict[str, str] | None) ->
     changed = changed_files(digests, trainer.digests) if digests is not None else []
     if changed:
         names = ", ".join(changed[:5]) + f" and {len(changed) - 5} more" * (len(changed) > 5)
-        files = "1 file" if len(changed) == 1 else f"{len(changed)} files"
         raise TrainingError(
-            f"{files} of {trainer.config.data} changed since {path} was written: {names}; restore "
-            "the files, or restart with a new --out"
+            f"{count_of(len(changed), 'file')} of {trainer.config.data} changed since {path} "
+            f"was written: {names}; restore the files, or restart with a new --out"
         )

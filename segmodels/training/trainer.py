@@ -225,12 +225,12 @@ class Trainer:
             use_winograd(self.model, WinogradConv2d)
         started = bool(config.vgg16 or config.start) and has_vgg16_encoder(model)
         self.encoder = encoder_layers(model) if started else []
-        self.frozen = encoder_layers(model, config.frozen) if started else []
+        frozen = encoder_layers(model, config.frozen) if started else []
         if config.vgg16 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.encoder):
             calibrate(model, self._normalised(self._first_images()))
-        for layer in self.frozen:
+        for layer in frozen:
             layer.requires_grad_(False)
-        self.in_evaluation_mode = [*self.frozen]
+        self.in_evaluation_mode = [*frozen]
         if config.freeze_batch_norm:
             self.in_evaluation_mode += batch_norms(model)
         synchronise(self.model)
