@@ -130,6 +130,8 @@ class SegmodelsImageProcessor(BaseImageProcessor):
 
     Args:
         size: {"longest_edge": pixels}; None: images are not resized.
+        minimum_size: Without `size`, the longer side, in pixels, that smaller images are enlarged
+            to; None: they are not.
         image_mean: Mean of each channel, for pixels in [0, 1].
         image_std: Standard deviation of each channel, for pixels in [0, 1].
         **kwargs: Further entries of `preprocessor_config.json`.
@@ -142,9 +144,11 @@ class SegmodelsImageProcessor(BaseImageProcessor):
         size: Mapping[str, int] | None = None,
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.25, 0.25, 0.25),
+        minimum_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.minimum_size = minimum_size
         self.size = None if size is None else dict(size)
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
@@ -176,7 +180,8 @@ class SegmodelsImageProcessor(BaseImageProcessor):
 
     def _preprocess(self, image: Any) -> np.ndarray:
         rgb = read_image(image)
-        side = self.size["longest_edge"] if self.size else max(rgb.size)
+        smallest = self.minimum_size or 1
+        side = self.size["longest_edge"] if self.size else max(*rgb.size, smallest)
         mode = "RGB" if len(self.image_mean) == 3 else "L"
         pixels = np.asarray(resize_image(rgb, side).convert(mode))
         values = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)

@@ -21,6 +21,7 @@ NETWORKS = {
     "FCN": lambda: network(FCN),
     "U-Net": lambda: network(UNet, working_size=40),
     "U-Net upscaled": lambda: network(UNet, working_size=150),
+    "U-Net with a minimum size": lambda: network(UNet, minimum_size=150),
     "unpadded U-Net": lambda: network(UNet, padding="valid", batch_norm=False),
     "grey SegNet": lambda: network(SegNet, in_channels=1),
 }

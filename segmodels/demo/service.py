@@ -499,7 +499,8 @@ class ComparisonService:
 
 def _heat_size(network: ServedModel, image: Image.Image) -> int:
     """Return the working size for views: the network's own, or at most what the viewer shows."""
-    return network.model.working_size or min(HEAT_SIZE, max(image.size))
+    model = network.model
+    return model.working_size or min(HEAT_SIZE, model.longer_side_for(image.size))
 
 
 def _truth(

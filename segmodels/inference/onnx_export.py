@@ -30,7 +30,8 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
 
     The input `pixel_values` is normalised float32 (batch, in_channels, height, width), the output
     `logits` is float32 (batch, num_classes, height, width); batch, height and width are dynamic.
-    The metadata contains class_names, palette, image_mean, image_std and working_size as JSON.
+    The metadata contains class_names, palette, image_mean, image_std, working_size and minimum_size
+    as JSON.
 
     Args:
         model: The network.
@@ -66,7 +67,10 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
             f"torch {torch.__version__} did not export the network; use another version"
         )
     entries = {"architecture": type(model).__name__, "segmodels": __version__}
-    for name in ("class_names", "palette", "image_mean", "image_std", "working_size"):
+    for name in (
+        *("class_names", "palette", "image_mean", "image_std", "working_size"),
+        "minimum_size",
+    ):
         entries[name] = json.dumps(getattr(model, name))
     program.model.metadata_props.update(entries)
     with atomic_write(path) as scratch:

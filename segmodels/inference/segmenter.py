@@ -360,7 +360,7 @@ class Segmenter:
             PictureError: If the image has another number of channels than the network.
             ValueError: If `working_size` is less than 1.
         """
-        size = working_size or self.model.working_size or max(image.image.size)
+        size = working_size or self.model.longer_side_for(image.image.size)
         if size < 1:
             raise ValueError(f"working_size must be at least 1 pixel, got {working_size}")
         return image.pixels(size, self.model.in_channels)

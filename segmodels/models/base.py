@@ -99,6 +99,8 @@ class SegmentationModel(
             channels, else 0.25.
         working_size: The longer side, in pixels, of the images that the network was trained on;
             None: images are not resized.
+        minimum_size: Without a working size, the longer side, in pixels, that smaller images are
+            enlarged to, as in training with crops larger than the images; None: they are not.
 
     Raises:
         ValueError: For an argument of the wrong type or out of range.
@@ -128,6 +130,7 @@ class SegmentationModel(
         image_mean: Sequence[float] | None,
         image_std: Sequence[float] | None,
         working_size: int | None,
+        minimum_size: int | None = None,
     ) -> None:
         super().__init__()
         self.class_names = checked_class_names(class_names)
@@ -143,12 +146,19 @@ class SegmentationModel(
         self.image_std = checked_statistic("image_std", image_std, in_channels, minimum=1e-6)
         if working_size is not None:
             working_size = checked_int("working_size", working_size, MAX_WORKING_SIZE)
+        if minimum_size is not None:
+            minimum_size = checked_int("minimum_size", minimum_size, MAX_WORKING_SIZE)
         self.working_size = working_size
+        self.minimum_size = minimum_size
         self._source: Path | None = None  # the folder that the weights were loaded from
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def longer_side_for(self, size: tuple[int, int]) -> int:
+        """The longer side, in pixels, that an image of this (width, height) is resized to."""
+        return self.working_size or max(*size, self.minimum_size or 1)
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -268,8 +278,9 @@ class SegmentationModel(
         since none of the processors in transformers resizes by the longer side only.
         """
         return {
-            "do_resize": self.working_size is not None,
+            "do_resize": (self.working_size or self.minimum_size) is not None,
             "size": None if self.working_size is None else {"longest_edge": self.working_size},
+            **({} if self.minimum_size is None else {"minimum_size": self.minimum_size}),
             "resample": 2,  # PIL's constant for bilinear
             "do_rescale": True,
             "rescale_factor": 1 / 255,

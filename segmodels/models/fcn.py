@@ -42,6 +42,8 @@ class FCN(SegmentationModel):
         image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         working_size: Longer side, in pixels, that images are resized to; None: not resized.
+        minimum_size: Without a working size, the longer side, in pixels, that smaller images are
+            enlarged to; None: they are not.
 
     Examples:
         >>> import torch
@@ -69,6 +71,7 @@ class FCN(SegmentationModel):
         image_mean: Sequence[float] | None = None,
         image_std: Sequence[float] | None = None,
         working_size: int | None = None,
+        minimum_size: int | None = None,
     ) -> None:
         super().__init__(
             class_names=class_names,
@@ -77,6 +80,7 @@ class FCN(SegmentationModel):
             image_mean=image_mean,
             image_std=image_std,
             working_size=working_size,
+            minimum_size=minimum_size,
         )
         self.stride = checked_choice("stride", stride, STRIDES)
         self.head_channels = checked_int("head_channels", head_channels, MAX_HEAD_CHANNELS)

@@ -34,6 +34,8 @@ class SegNet(SegmentationModel):
         image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         working_size: Longer side, in pixels, that images are resized to; None: not resized.
+        minimum_size: Without a working size, the longer side, in pixels, that smaller images are
+            enlarged to; None: they are not.
 
     Examples:
         >>> import torch
@@ -58,6 +60,7 @@ class SegNet(SegmentationModel):
         image_mean: Sequence[float] | None = None,
         image_std: Sequence[float] | None = None,
         working_size: int | None = None,
+        minimum_size: int | None = None,
     ) -> None:
         super().__init__(
             class_names=class_names,
@@ -66,6 +69,7 @@ class SegNet(SegmentationModel):
             image_mean=image_mean,
             image_std=image_std,
             working_size=working_size,
+            minimum_size=minimum_size,
         )
         self.variant = checked_choice("variant", variant, ("vgg16", "basic"))
         self.dropout = checked_rate("dropout", dropout)

@@ -41,6 +41,8 @@ class UNet(SegmentationModel):
         image_mean: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         image_std: One number per channel, for pixels in [0, 1]; None: ImageNet's.
         working_size: Longer side, in pixels, that images are resized to; None: not resized.
+        minimum_size: Without a working size, the longer side, in pixels, that smaller images are
+            enlarged to; None: they are not.
 
     Examples:
         >>> import torch
@@ -71,6 +73,7 @@ class UNet(SegmentationModel):
         image_mean: Sequence[float] | None = None,
         image_std: Sequence[float] | None = None,
         working_size: int | None = None,
+        minimum_size: int | None = None,
     ) -> None:
         super().__init__(
             class_names=class_names,
@@ -79,6 +82,7 @@ class UNet(SegmentationModel):
             image_mean=image_mean,
             image_std=image_std,
             working_size=working_size,
+            minimum_size=minimum_size,
         )
         self.encoder = checked_choice("encoder", encoder, ("plain", "vgg16"))
         self.base_channels = checked_int("base_channels", base_channels, MAX_BASE_CHANNELS)

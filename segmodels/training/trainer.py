@@ -33,6 +33,7 @@ from segmodels.data.validation import check_splits
 from segmodels.evaluation.evaluator import Evaluation, evaluate
 from segmodels.inference.optimize import use_winograd
 from segmodels.inference.segmenter import Segmenter, normalise
+from segmodels.models._config import constructor_arguments
 from segmodels.models.base import SegmentationModel
 from segmodels.models.layers.winograd import WinogradConv2d
 from segmodels.models.vgg16 import calibrate, encoder_layers, has_vgg16_encoder
@@ -127,6 +128,8 @@ class Trainer:
         self._shapes = copy.deepcopy(model).to("meta").train()
         self._output_sizes: dict[tuple[int, int], tuple[int, int]] = {}
         self._check_crops(image_sizes)
+        if "minimum_size" in constructor_arguments(type(model)):
+            model.minimum_size = self._minimum_size(image_sizes)
         for note in self.notes if is_main_process() else []:
             print(f"segmodels: {note}", file=sys.stderr)
         self._prepare(model)
@@ -193,6 +196,15 @@ class Trainer:
             height, width = cast(tuple[int, int], config.crop)
         for shrink in (1, 2) if config.half_size_epochs else (1,):
             self.output_size(crop_of(config, shrink, (height // shrink, width // shrink)))
+
+    def _minimum_size(self, image_sizes: list[tuple[int, int]]) -> int | None:
+        """The network's `minimum_size`, by which images smaller than the crops, which `augment`
+        enlarges, are enlarged in inference too."""
+        crop = self.config.crop
+        if self.config.working_size or crop is None or crop == (0, 0):
+            return None
+        size = max(self.output_size(crop))
+        return size if min(max(image_size) for image_size in image_sizes) < size else None
 
     def output_size(self, crop: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the logits for an input of this size."""

@@ -85,6 +85,17 @@ def test_without_a_working_size_the_picture_keeps_its_own():
     assert Segmenter(network(), "cpu").probabilities(picture(21, 34)).shape == (3, 21, 34)
 
 
+def test_without_a_working_size_small_pictures_are_enlarged_to_the_minimum_size():
+    model, array = network(minimum_size=64), picture(10, 20)
+    segmenter = Segmenter(model, "cpu", "fp32")
+    enlarged = np.array(Image.fromarray(array).resize((64, 32), Image.Resampling.BILINEAR))
+    assert_alike(segmenter.probabilities(array), by_hand(model, enlarged))
+    assert segmenter(array).class_map.shape == (10, 20)
+    assert segmenter.probabilities(picture(40, 80)).shape == (3, 40, 80)
+    assert segmenter.probabilities(array, working_size=32).shape == (3, 16, 32)
+    assert network(working_size=32, minimum_size=64).longer_side_for((20, 10)) == 32
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)])
 @pytest.mark.parametrize("kind", [FCN, UNet, SegNet])
 def test_tiny_and_thin_pictures_are_answered(kind, size):

@@ -138,6 +138,13 @@ def test_preprocessing_is_written_in_the_format_of_transformers(tmp_path):
     }
 
 
+def test_a_minimum_size_is_written_and_read(tmp_path):
+    small(minimum_size=64).save_pretrained(tmp_path)
+    preprocessing = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert (preprocessing["do_resize"], preprocessing["minimum_size"]) == (True, 64)
+    assert load_model(tmp_path).minimum_size == 64
+
+
 def test_what_the_preprocessor_config_says_is_what_the_segmenter_does():
     model = small(image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 2], working_size=24)
     said = model.preprocessor_config
@@ -230,6 +237,7 @@ def test_an_unknown_architecture_is_named(folder, names):
         ({"base_channels": 10**400}, "base_channels must be at most 512, got 1000"),
         ({"in_channels": 10**9}, "in_channels must be at most 1024"),
         ({"working_size": 10**9}, "working_size must be at most 100000"),
+        ({"minimum_size": 0}, "minimum_size must be an int of at least 1, got 0"),
         ({"class_names": [str(n) for n in range(10**4)]}, "class_names must have 1 to 255 names"),
         ({"class_names": ["a", "x" * 201]}, "class_names must be 1 to 200 characters each"),
         ({"class_names": ["a", "\x1b[31mred"]}, "without line breaks and control characters"),

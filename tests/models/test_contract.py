@@ -91,6 +91,7 @@ def test_every_argument_given_is_the_attribute(variant):
         "image_mean": [0.1, 0.2],
         "image_std": [0.3, 0.4],
         "working_size": 480,
+        "minimum_size": 256,
     }
     network, own = VARIANTS[variant]
     with torch.device("meta"):

@@ -345,6 +345,23 @@ def test_an_unpadded_network_in_grey_trains_resumes_and_is_measured(config, tmp_
     assert matrix.confusion_matrix.shape == evaluation.confusion_matrix.shape
 
 
+def test_images_smaller_than_the_crops_are_enlarged_in_inference_as_in_training(config, tmp_path):
+    """The images are 48 x 40."""
+    short = replace(config, epochs=1, half_size_epochs=0)
+    sizes = {}
+    for crop in ((32, 32), (48, 32), (32, 64)):
+        train(replace(short, crop=crop), tmp_path / str(crop))
+        sizes[crop] = load_model(tmp_path / str(crop)).minimum_size
+    assert sizes == {(32, 32): None, (48, 32): None, (32, 64): 64}
+    resized = replace(short, crop=(32, 64), working_size=36)
+    train(resized, tmp_path / "resized")
+    assert load_model(tmp_path / "resized").minimum_size is None
+    # A start's minimum size is that of its own crops.
+    start = tmp_path / "(32, 64)"
+    train(replace(short, crop=(0, 0), start=str(start), frozen=0), tmp_path / "whole")
+    assert load_model(tmp_path / "whole").minimum_size is None
+
+
 def test_whole_images_train(config, tmp_path):
     train(replace(config, crop=(0, 0), epochs=1, half_size_epochs=0), tmp_path)
     assert set(contents(tmp_path)) == RESULT
