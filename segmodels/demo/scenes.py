@@ -159,10 +159,15 @@ PEOPLE_AND_ANIMALS_EXAMPLES = (
     ),
 )
 BIOMEDICAL_EXAMPLES = (
+    Example(
+        "retina.jpg",
+        "Retina",
+        "Vessels down to a pixel wide: which network follows them?",
+        (Note("The macula, dark but no vessel", 0.49, 0.49),),
+    ),
     Example("nuclei.jpg", "Stained nuclei", "Touching nuclei: which network keeps them apart?"),
     Example("nuclei-dark.png", "Fluorescence", "Bright and dim nuclei of very different sizes."),
-    Example("nuclei-many.png", "Round nuclei", "Clear outlines: all three should agree here."),
-    Example("nuclei-smear.jpg", "Smear", "Torn and blurred nuclei, some out of focus."),
+    Example("nuclei-many.png", "Round nuclei", "Clear outlines, far apart: the easiest of these images."),
     Example("nuclei-tissue.jpg", "Tissue", "A few nuclei, and a red band that is not one."),
     Example("cells.jpg", "Whole cells", "Cells with their nuclei, clustered and isolated."),
 )

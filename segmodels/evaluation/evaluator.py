@@ -55,7 +55,7 @@ class ImageResult:
         void_outlines: (num_classes, 2) counts of `metrics.void_outline_counts`; None if not
             measured.
         objects: Object counts of the requested classes.
-        membranes: Metrics of membrane segmentation, if requested.
+        membranes: Metrics of membrane segmentation, if requested and the label has membranes.
     """
 
     index: int
@@ -173,7 +173,7 @@ class Evaluation:
 
     @property
     def membranes(self) -> MembraneMetrics | None:
-        """Means over the images, if requested."""
+        """Means over the images whose labels have membranes, if requested."""
         found = [image.membranes for image in self.images if image.membranes is not None]
         return mean_membrane_metrics(found) if found else None
 
@@ -261,7 +261,7 @@ class Evaluation:
         for name, counts in self.objects.items():
             lines += ["", *_object_lines(name, counts)]
         if self.membranes is not None:
-            lines += ["", "membranes (means over the images)"]
+            lines += ["", "membranes (means over the images that have some)"]
             for key, value in self.membranes.to_json().items():
                 lines.append(_line(key.replace("_", " "), value))
         return "\n".join(lines)
@@ -336,11 +336,9 @@ class Evaluation:
         if with_membranes:
             head += [column.name for column in fields(MembraneMetrics)]
         writer.writerow(head)
-        for image in self.images:
-            writer.writerow(_csv_row(image, self.boundaries_not_judged))
-        for failed in self.errors:
-            row = [failed.name, "", failed.error]
-            writer.writerow(row + [""] * (len(head) - len(row)))
+        rows = [_csv_row(image, self.boundaries_not_judged) for image in self.images]
+        rows += [[failed.name, "", failed.error] for failed in self.errors]
+        writer.writerows(row + [""] * (len(head) - len(row)) for row in rows)
         return file.getvalue()
 
 
@@ -363,7 +361,8 @@ def evaluate(
         data: A split of a dataset.
         boundaries: Measure boundary F1 as well.
         objects: Classes whose objects (connected components) are counted.
-        membrane: Class of the membranes, to measure V-Rand, V-Info, pixel and warping error.
+        membrane: Class of the membranes, to measure V-Rand, V-Info, pixel and warping error of the
+            images whose labels have membranes.
         skip_errors: Record invalid images and labels in `Evaluation.errors` and continue.
         quiet: Do not show a progress bar.
 
@@ -426,6 +425,9 @@ def _measure(
     names = data.class_names
     image, target = data.pair(index)
     class_map = segmenter(image).class_map
+    membranes = None
+    if membrane is not None and (target == names.index(membrane)).any():
+        membranes = membrane_metrics(target, class_map, names.index(membrane))
     return ImageResult(
         index=index,
         name=data.samples[index].name,
@@ -433,9 +435,7 @@ def _measure(
         boundary_f1=metrics.boundary_f1(target, class_map, len(names)) if boundaries else None,
         void_outlines=metrics.void_outline_counts(target, len(names)) if boundaries else None,
         objects={name: object_counts(target, class_map, names.index(name)) for name in objects},
-        membranes=(
-            membrane_metrics(target, class_map, names.index(membrane)) if membrane else None
-        ),
+        membranes=membranes,
     )
 
 

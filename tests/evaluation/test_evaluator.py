@@ -228,6 +228,19 @@ def test_objects_and_membranes_are_summed_and_averaged_over_the_images(camvid):
         evaluate(segmenter, data, objects=["cloud"], quiet=True)
 
 
+def test_membranes_are_measured_where_labels_have_some(camvid):
+    samples, segmenter = open_data(camvid, "train").samples, tiny_segmenter()
+    for sample in samples[:2]:
+        ids = np.array(Image.open(sample.label))
+        Image.fromarray(np.where(ids == 1, 0, ids).astype(np.uint8)).save(sample.label)
+    evaluation = evaluate(segmenter, open_data(camvid, "train"), membrane="wall", quiet=True)
+    assert [image.membranes is None for image in evaluation.images] == [True] * 2 + [False] * 4
+    mean = np.mean([image.membranes.v_rand for image in evaluation.images[2:]])
+    assert evaluation.membranes.v_rand == pytest.approx(mean)
+    rows = list(csv.DictReader(io.StringIO(evaluation.csv())))
+    assert [row["v_rand"] == "" for row in rows] == [True] * 2 + [False] * 4
+
+
 def test_a_label_that_cannot_be_used_is_named_and_the_rest_is_measured(camvid):
     data, segmenter = open_data(camvid, "train"), tiny_segmenter()
     rest = evaluate(segmenter, replace(data, samples=data.samples[:-1]), quiet=True)
