@@ -3,7 +3,7 @@
 Pages are run one after the other in one process that talks to a Hub on the loopback interface. Of
 each page the snippets run from top to bottom, with one namespace, in a folder that looks like a
 clone of the repository: `weights_card/` holds small networks by the published names, `my-data` a
-tiny dataset. A `segmodels train` gets options that make it short behind those of the page.
+tiny dataset, and the images in `examples/` are small. Trainings and benchmarks are made short.
 """
 
 import os
@@ -15,13 +15,15 @@ import sys
 import tomllib
 
 import pytest
+from PIL import Image
 
 from segmodels import FCN, SegNet, UNet
 from segmodels.cli.main import COMMANDS
 from segmodels.evaluation.engines import ENGINES
 from tests.support.datasets import CLASS_NAMES, write_camvid
 from tests.support.hub_client import Client
-from tests.support.serving import ROOT, serving
+from tests.support.server import GATED, running
+from tests.support.serving import ROOT
 from tests.support.snippets import commands, snippets
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -36,7 +38,9 @@ SMALL["segnet"] = ["--variant", "basic"]
 RUN = """
 import os
 from segmodels.cli.main import main
+from segmodels.evaluation import benchmark
 
+benchmark.measure_memory = lambda *_: {}  # tests/evaluation and test_packaging.py measure it
 os.chdir(folder)
 scope = {"__name__": "snippet"}
 for line, kind, code, variables in cells:
@@ -69,11 +73,22 @@ def networks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(networks, tmp_path_factory):
-    """A page that serves them."""
-    log = tmp_path_factory.mktemp("page") / "log.txt"
+    """A page that serves them, and compares no example before it is asked to."""
     served = ",".join(str(path) for path in sorted(networks.iterdir()))
-    with serving(log, "-m", "segmodels", "demo", PYTHONPATH=ROOT, SEGMODELS_MODELS=served) as url:
+    with running(served, tmp_path_factory.mktemp("page"), prelude=GATED) as (url, _):
         yield url
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """The repository's examples, their images small."""
+    folder = tmp_path_factory.mktemp("clone") / "examples"
+    shutil.copytree(ROOT / "examples", folder)
+    for path in (*folder.glob("*.jpg"), *folder.glob("*.png")):
+        with Image.open(path) as image:
+            image.thumbnail((96, 96))
+            image.save(path)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +100,10 @@ def alice(hub, tmp_path_factory):
 
 
 @pytest.fixture
-def clone(networks, vgg16_file, hub, tmp_path):
+def clone(networks, examples, vgg16_file, hub, tmp_path):
     """A folder that looks like a clone of the repository, with what a user would have there."""
     shutil.copytree(networks, tmp_path / "weights_card")
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copytree(examples, tmp_path / "examples")
     shutil.copy(tmp_path / "examples" / "avenue.jpg", tmp_path / "street.jpg")
     (tmp_path / "photos").mkdir()
     shutil.copy(tmp_path / "street.jpg", tmp_path / "photos")
@@ -107,6 +122,7 @@ def test_every_snippet_runs(page, clone, alice, request):
         text = text.replace("http://127.0.0.1:7860", request.getfixturevalue("address"))
     if "my-unet" in text and "--out my-unet" not in text:
         UNet(class_names=CLASS_NAMES, base_channels=2).save_pretrained(clone / "my-unet")
+    text = text.replace("TrainingConfig(", "TrainingConfig(base_channels=2, ")
     cells = []
     for snippet in snippets(text):
         if snippet.language == "python":
@@ -152,7 +168,7 @@ def runnable(arguments):
         network = next((word for word in arguments if word in SMALL), "unet")
         return [*arguments, *SHORT, *SMALL[network]]
     if name == "benchmark":
-        short = [*arguments, "--seconds", "0.01", "--case", "480x360"]
+        short = [*arguments, "--seconds", "0.01", "--case", "480x360", "--image", "street.jpg"]
         if "--against" in arguments:
             assert set(arguments[arguments.index("--against") + 1].split(",")) <= set(ENGINES)
             short += ["--against", "openvino"]  # tests/evaluation measures the others

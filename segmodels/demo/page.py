@@ -35,6 +35,7 @@ CLONE = Path(__file__).resolve().parents[2]  # the repository root when run from
 EXAMPLES = CLONE / "examples"
 WEIGHTS = CLONE / "weights_card"
 QUEUE_SIZE = 20
+QUEUE_SLEEP = 0.01  # seconds; Gradio's 0.001 keeps an idle server busy
 QUEUE_LOOK = 1.0  # seconds between polls of a visitor's place in the queue
 MOST_LOOKS = 20  # consecutive polls without a waiting call; a call may take a while to arrive
 SAMPLES = 8
@@ -277,6 +278,9 @@ class Page:
         everything = [self.table, *(self.outputs[name] for name in CLEARED)]
         networks: dict[str, Any] = {"concurrency_id": LANE, "api_visibility": "private"}
         light: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        # Gradio's page copies the values of all components that show progress whenever a status
+        # changes, even hidden ones: name a small one instead of the viewers.
+        unseen: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": self.queue_note}
         callbacks = self.callbacks
 
         page.load(
@@ -287,7 +291,7 @@ class Page:
                 *(self.tab_bar, self.open_tab, self.programs),
                 *everything,
             ],
-            show_progress="hidden",
+            **unseen,
             **light,
         )
         self.scene.change(
@@ -304,7 +308,7 @@ class Page:
             self.show_place,
             self.looks,
             [self.queue_note, self.clock, self.looks],
-            show_progress="hidden",
+            **unseen,
             **light,
         )
         gr.on(
@@ -313,14 +317,14 @@ class Page:
             inputs,
             everything,
             trigger_mode="always_last",
-            show_progress="hidden",
+            **unseen,
             **networks,
         )
         self.button.click(
             self.updates(callbacks.run_again),
             inputs,
             everything,
-            show_progress="hidden",
+            **unseen,
             **networks,
         )
         self.change.upload(lambda path: path, self.change, self.picture, **light)
@@ -329,7 +333,7 @@ class Page:
             self.use_panel,
             [self.session, self.compared, self.scene, self.replacements],
             [self.panel_file, self.image_note, self.replacements],
-            show_progress="hidden",
+            **unseen,
             api_visibility="private",
         ).then(None, self.panel_file, None, js=SAVE_FILE, **light)
         self.picture.change(lambda: None, None, self.label, **light)
@@ -508,6 +512,7 @@ def build_page(networks: list[ServedModel]) -> gr.Blocks:
         )
         add_api(service, on_gpu(service.run))
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
+    page._queue.sleep_when_free = QUEUE_SLEEP
     if not find_spec("spaces"):  # ZeroGPU provides a GPU only for visitors' calls
         # Not a daemon: a thread still computing at interpreter exit would abort the process.
         threading.Thread(target=content.callbacks.warm_up, args=[content.scenes[0]]).start()

@@ -167,7 +167,9 @@ BIOMEDICAL_EXAMPLES = (
     ),
     Example("nuclei.jpg", "Stained nuclei", "Touching nuclei: which network keeps them apart?"),
     Example("nuclei-dark.png", "Fluorescence", "Bright and dim nuclei of very different sizes."),
-    Example("nuclei-many.png", "Round nuclei", "Clear outlines, far apart: the easiest of these images."),
+    Example(
+        "nuclei-many.png", "Round nuclei", "Clear outlines, far apart: the easiest of these images."
+    ),
     Example("nuclei-tissue.jpg", "Tissue", "A few nuclei, and a red band that is not one."),
     Example("cells.jpg", "Whole cells", "Cells with their nuclei, clustered and isolated."),
 )

@@ -6,6 +6,9 @@ from PIL import Image
 
 from segmodels import UNet
 from tests.support.datasets import CLASS_NAMES
+from tests.training import conftest
+
+pixels_for_plots = conftest.pixels_for_plots
 
 
 @pytest.fixture(scope="session")

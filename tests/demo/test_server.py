@@ -93,12 +93,16 @@ def answers(models):
 
 @pytest.fixture(scope="module")
 def demo(models, tmp_path_factory):
-    """Address, process and folder of a demo that all tests but those of its end share."""
-    folder = tmp_path_factory.mktemp("demo")
+    """Address, process and folder of a demo that all tests but those of its end share. It is served
+    below /seg too, and has two networks of one name."""
+    folder, parent = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("two")
+    for name in ("orgA", "orgB"):
+        shutil.copytree(models.split(",")[1], parent / name / "net")
+        models += f",{parent / name / 'net'}"
     (folder / "segmodels-99999999-killed").mkdir()  # what a killed process left: no id is so high
     (folder / "segmodels-cache-x").mkdir()  # somebody else's
     prelude = OFFLINE + BROKEN + GATED + LEFT + BUSY + PATIENT
-    with running(models, folder, prelude=prelude) as (address, process):
+    with running(models, folder, prelude=prelude, GRADIO_ROOT_PATH="/seg") as (address, process):
         yield address, process, folder
 
 
@@ -237,21 +241,9 @@ def test_a_line_of_many_pixels_takes_no_longer_than_a_square_of_as_many(visitor)
 # ---- routes and files ----
 
 
-@pytest.fixture(scope="module")
-def prefixed(models, tmp_path_factory):
-    """Address and folder of a demo that is served below /seg, with two networks of one name."""
-    folder = tmp_path_factory.mktemp("prefixed")
-    parent = tmp_path_factory.mktemp("two")
-    for name in ("orgA", "orgB"):
-        shutil.copytree(models.split(",")[1], parent / name / "net")
-        models += f",{parent / name / 'net'}"
-    with running(models, folder, prelude=PATIENT, GRADIO_ROOT_PATH="/seg") as (address, _):
-        yield address, folder
-
-
 @pytest.mark.parametrize("prefix", ["", "/seg"])
-def test_below_a_root_path_the_limits_are_the_same_in_both_forms(prefixed, prefix):
-    address, folder = prefixed
+def test_below_a_root_path_the_limits_are_the_same_in_both_forms(demo, prefix):
+    address, _, folder = demo
     with httpx.Client(base_url=address + prefix, timeout=PATIENCE) as http:
         for path in (
             *("/monitoring", "/monitoring/summary", "/gradio_api/dev/reload", "/openapi.json"),
@@ -384,11 +376,10 @@ def test_a_fetched_answer_is_not_waited_for_again(visitor):
     assert (again.status_code, "has already been fetched" in again.text) == (404, True)
 
 
-def test_two_networks_of_one_name_are_told_apart(prefixed):
-    with Visitor(prefixed[0]) as visitor:
-        assert list(visitor.compare(png(picture(1)), "own")["models"]) == ["orgA/net", "orgB/net"]
-        for name in ("orgA/net", "orgB/net"):
-            assert visitor.segment(png(picture(1)), name).shape == picture(1).shape[:2]
+def test_two_networks_of_one_name_are_told_apart(visitor):
+    assert list(visitor.compare(png(picture(1)), "own")["models"]) == ["orgA/net", "orgB/net"]
+    for name in ("orgA/net", "orgB/net"):
+        assert visitor.segment(png(picture(1)), name).shape == picture(1).shape[:2]
 
 
 # ---- disk ----

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import address, browser, page, served, tiny_address  # noqa: F401
+from tests.support.pages import (  # noqa: F401
+    address,
+    browser,
+    page,
+    page_of_the_file,
+    published,
+    served,
+    shared_page,
+    tiny_address,
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests/conftest.py, which asks for the marker

@@ -9,7 +9,6 @@ from segmodels import Segmenter, load_model
 from tests.support.pages import ROOT, choose, finished, opened, painted, screenshot
 
 STREET = ROOT / "examples" / "avenue.jpg"
-CROSSING = ROOT / "examples" / "crossing.jpg"
 TINY_TITLES = ["FCN-8s", "U-Net", "SegNet-Basic"]
 NAMES = ["fcn-camvid", "unet-camvid", "segnet-camvid"]
 
@@ -39,7 +38,7 @@ def colors(segmentation, alpha=255):
 
 
 @pytest.mark.weights
-def test_the_networks_masks_stream_in_exactly(browser, address):
+def test_the_networks_masks_stream_in_exactly(browser, address, published):
     with opened(browser, address) as page:
         expect(page.locator("#masks figure[data-state=ready]")).to_have_count(3)
         page.locator("#examples button[data-key=crossing]").click()
@@ -53,15 +52,14 @@ def test_the_networks_masks_stream_in_exactly(browser, address):
         )
         finished(page, 900, 600)
         for title, name in zip(["FCN-8s", "U-Net", "SegNet"], NAMES, strict=True):
-            expected = Segmenter(load_model(ROOT / "weights_card" / name))(CROSSING)
-            assert np.array_equal(painted(page, title), colors(expected)), title
+            assert np.array_equal(painted(page, title), colors(published[name])), title
         expect(page.locator("#masks .status")).to_contain_text("All networks agree on")
         expect(page.locator("#examples .look-for")).to_contain_text("pole of the stop sign")
         screenshot(page, "comparison")
 
 
-def test_a_visitor_sees_an_example_compared_at_once(page, tiny):
-    finished(page, 900, 600)
+def test_a_visitor_sees_an_example_compared_at_once(shared_page, tiny):
+    page = shared_page
     assert np.array_equal(painted(page, "U-Net"), colors(tiny["U-Net"](STREET)))
     expect(page.locator("#areas table")).to_have_count(2)
     boxes = [stage.bounding_box() for stage in page.locator("#masks .stage").all()]
@@ -75,12 +73,12 @@ def test_a_visitor_sees_an_example_compared_at_once(page, tiny):
     assert page.locator("#masks").bounding_box()["width"] == width
 
 
-def test_wide_screens_are_used(browser, tiny_address):
-    with opened(browser, tiny_address, width=1920, height=1080) as page:
-        assert page.locator("#masks .panels").bounding_box()["width"] > 1700
+def test_wide_screens_are_used(shared_page):
+    shared_page.set_viewport_size({"width": 1920, "height": 1080})
+    assert shared_page.locator("#masks .panels").bounding_box()["width"] > 1700
 
 
-def test_an_image_with_whatever_size_is_compared(page, tiny, photo, tmp_path):
+def test_an_image_of_whatever_size_is_compared(page, tiny, photo, tmp_path):
     choose(page, photo)
     for title, segmenter in tiny.items():
         assert np.array_equal(painted(page, title), colors(segmenter(photo))), title
@@ -93,9 +91,26 @@ def test_an_image_with_whatever_size_is_compared(page, tiny, photo, tmp_path):
     expect(failed.locator(".note")).not_to_contain_text("Error")
     assert painted(page, "U-Net").shape == (20, 13, 4)
     expect(page.locator("#masks .status")).to_contain_text("agree on")
+    # Panoramas lie below each other.
+    Image.new("RGB", (120, 40), (90, 120, 60)).save(tmp_path / "wide.png")
+    choose(page, tmp_path / "wide.png")
+    boxes = [stage.bounding_box() for stage in page.locator("#masks .stage").all()]
+    tops = [box["y"] for box in boxes]
+    assert tops == sorted(set(tops))
+    assert len({box["x"] for box in boxes}) == 1
+    # A photo of a phone is shown small.
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    large = Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    large.save(tmp_path / "phone.jpg", quality=90, exif=exif)
+    page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "phone.jpg")
+    finished(page, 3000, 4000)
+    assert painted(page, "U-Net").shape == (1280, 960, 4)
+    assert page.locator("#masks .stage img").first.evaluate("image => image.naturalWidth") == 960
 
 
-def test_scenes_have_their_own_networks_examples_and_words(page):
+def test_scenes_have_their_own_networks_examples_words_and_background(page, served):
     expect(page.locator("#scene-note")).to_contain_text("Streets seen from a car")
     page.locator("#scene").get_by_label("People and animals").check()
     expect(page.locator("#scene-note")).to_contain_text("everything else is background")
@@ -106,24 +121,7 @@ def test_scenes_have_their_own_networks_examples_and_words(page):
     mask = painted(page, "U-Net")
     assert mask.shape == (300, 451, 4)
     expect(page.locator("#examples .look-for")).to_contain_text("The face fills the image")
-
-
-def test_a_background_is_transparent(page, served):
-    page.locator("#scene").get_by_label("People and animals").check()
-    page.locator("#examples button[data-key=cat]").click()
-    finished(page, 451, 300)
+    # A background is transparent.
     model = load_model(served / "weights_card/unet-animals")
     ids = Segmenter(model, "cpu")(ROOT / "examples/cat.jpg").class_map
-    assert np.array_equal(painted(page, "U-Net")[..., 3] == 0, ids == 0)
-
-
-def test_a_photo_of_a_phone_is_shown_small(page, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    photo = Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    photo.save(tmp_path / "phone.jpg", quality=90, exif=exif)
-    page.locator("#input-buttons input[type=file]").set_input_files(tmp_path / "phone.jpg")
-    finished(page, 3000, 4000)
-    assert painted(page, "U-Net").shape == (1280, 960, 4)
-    assert page.locator("#masks .stage img").first.evaluate("image => image.naturalWidth") == 960
+    assert np.array_equal(mask[..., 3] == 0, ids == 0)

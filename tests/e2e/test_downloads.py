@@ -13,11 +13,8 @@ from playwright.sync_api import expect
 
 from segmodels import Segmenter, load_model
 from segmodels.inference.results import read_metadata
-from tests.support.pages import ROOT, WAIT, choose, open_tab, screenshot
+from tests.support.pages import CROSSING, WAIT, choose, open_tab, screenshot
 from tests.support.serving import PATIENCE
-
-STREET = ROOT / "examples" / "avenue.jpg"
-NETWORKS = {"fcn-camvid": "FCN-8s", "unet-camvid": "U-Net", "segnet-camvid": "SegNet"}
 
 
 def downloaded(page, name, folder):
@@ -77,30 +74,24 @@ def client(address):
     return Client(address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
 
 
-@pytest.fixture(scope="module")
-def expected():
-    """What each network of the repository says of the street picture."""
-    return {name: Segmenter(load_model(ROOT / "weights_card" / name))(STREET) for name in NETWORKS}
-
-
-def test_segment_answers_with_exact_class_ids(client, expected):
-    for name in NETWORKS:
-        file = client.predict(handle_file(STREET), name, api_name="/segment")
+def test_segment_answers_with_exact_class_ids(client, published):
+    for name, expected in published.items():
+        file = client.predict(handle_file(CROSSING), name, api_name="/segment")
         with Image.open(file) as ids:
-            assert np.array_equal(np.array(ids), expected[name].class_map)
+            assert np.array_equal(np.array(ids), expected.class_map)
 
 
-def test_compare_answers_with_figures(client, expected):
-    answer = client.predict(handle_file(STREET), "road", api_name="/compare")
-    maps = [result.class_map for result in expected.values()]
+def test_compare_answers_with_figures(client, published):
+    answer = client.predict(handle_file(CROSSING), "road", api_name="/compare")
+    maps = [result.class_map for result in published.values()]
     assert answer["scene"] == "road"
     assert answer["size"] == [900, 600]
     same = (maps[0] == maps[1]) & (maps[1] == maps[2])
     assert answer["agreement"] == pytest.approx(same.mean())
-    assert list(answer["models"]) == list(NETWORKS)
+    assert list(answer["models"]) == list(published)
     unet = answer["models"]["unet-camvid"]
     assert set(unet) == {"seconds", "parameters", "areas"}
-    assert unet["areas"] == pytest.approx(expected["unet-camvid"].areas())
+    assert unet["areas"] == pytest.approx(published["unet-camvid"].areas())
 
 
 def test_compare_tells_of_a_network_that_failed(tiny_address, tmp_path):
@@ -119,8 +110,8 @@ def test_compare_tells_of_a_network_that_failed(tiny_address, tmp_path):
     ("content", "model", "message"),
     [
         (b"no picture", "unet-camvid", "is not an image"),
-        (STREET.read_bytes()[:5000], "unet-camvid", "damaged, truncated"),
-        (STREET.read_bytes(), "no-such-model", "Unknown model 'no-such-model'"),
+        (CROSSING.read_bytes()[:5000], "unet-camvid", "damaged, truncated"),
+        (CROSSING.read_bytes(), "no-such-model", "Unknown model 'no-such-model'"),
     ],
 )
 def test_programs_are_told_what_is_wrong(client, tmp_path, content, model, message):

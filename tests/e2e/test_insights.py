@@ -22,7 +22,8 @@ def class_maps(served, picture):
     return [Segmenter(load_model(folder), "cpu")(picture).class_map for folder in folders]
 
 
-def test_areas_and_seconds_are_plots(page, served):
+def test_areas_and_seconds_are_plots(shared_page, served):
+    page = shared_page
     first = class_maps(served, STREET)[0]
     ids, counts = np.unique(first, return_counts=True)
     largest = counts.max() / first.size
@@ -34,7 +35,8 @@ def test_areas_and_seconds_are_plots(page, served):
     assert len(ids) <= shares.locator("tbody tr").count()
 
 
-def test_the_map_of_disagreement_has_its_figures(page, served):
+def test_the_map_of_disagreement_has_its_figures(shared_page, served):
+    page = shared_page
     maps = class_maps(served, STREET)
     same = (maps[0] == maps[1]) & (maps[1] == maps[2])
     open_tab(page, "Agreement")
@@ -48,7 +50,8 @@ def test_the_map_of_disagreement_has_its_figures(page, served):
     screenshot(page, "agreement")
 
 
-def test_confidence_and_heat_maps_come_when_they_are_looked_at(page, served):
+def test_confidence_and_heat_maps_come_when_they_are_looked_at(shared_page):
+    page = shared_page
     expect(page.locator("#confidence")).to_have_count(0)
     open_tab(page, "Confidence")
     expect(page.locator("#confidence figure[data-state=ready]")).to_have_count(3)
@@ -63,7 +66,7 @@ def test_confidence_and_heat_maps_come_when_they_are_looked_at(page, served):
     screenshot(page, "confidence")
 
 
-def test_the_stages_of_the_skips_stand_beside_each_other(page, served):
+def test_the_stages_of_the_skips_stand_beside_each_other_and_follow_the_picture(page, served):
     open_tab(page, "FCN skip connections")
     expect(page.locator("#skips figure[data-state=ready]")).to_have_count(3)
     model = load_model(served / "weights_card" / "fcn-camvid")
@@ -71,11 +74,6 @@ def test_the_stages_of_the_skips_stand_beside_each_other(page, served):
     colors = np.array(model.palette, np.uint8)[stage.class_map]
     assert np.array_equal(painted(page, "FCN-32s", "#skips")[..., :3], colors)
     screenshot(page, "skips")
-
-
-def test_an_open_tab_follows_the_picture(page):
-    open_tab(page, "FCN skip connections")
-    expect(page.locator("#skips figure[data-state=ready]")).to_have_count(3)
     example(page, 4)
     finished(page, 848, 600)
     page.wait_for_function(
@@ -84,7 +82,8 @@ def test_an_open_tab_follows_the_picture(page):
     assert painted(page, "FCN-8s", "#skips").shape == (600, 848, 4)
 
 
-def test_uncertainty_is_drawn_on_request(page):
+def test_uncertainty_is_drawn_on_request(shared_page):
+    page = shared_page
     open_tab(page, "Uncertainty")
     page.locator("#sample").click()
     expect(page.get_by_text("Trained without dropout, so not shown: U-Net.")).to_be_visible()
@@ -126,7 +125,8 @@ def test_a_label_of_the_visitors_is_judged_and_a_wrong_one_explained(page, serve
     expect(page.get_by_role("alert").filter(has_text=message)).to_be_visible()
 
 
-def test_each_network_is_explained_with_a_drawing(page):
+def test_each_network_is_explained_with_a_drawing(shared_page):
+    page = shared_page
     open_tab(page, "How they work")
     drawings = page.locator(".drawing svg:visible")
     expect(drawings).to_have_count(3)

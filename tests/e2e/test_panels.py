@@ -9,10 +9,8 @@ from playwright.sync_api import expect
 from segmodels.demo import strings
 from tests.support.pages import (
     ROOT,
-    choose,
     finished,
     open_tab,
-    opened,
     painted,
     screenshot,
     show_in_panel,
@@ -85,16 +83,8 @@ def test_one_network_alone_has_its_masks_and_no_agreement(page):
     expect(page).not_to_have_url(re.compile("scene="))
 
 
-def test_panoramas_lie_below_each_other(page, tmp_path):
-    Image.new("RGB", (120, 40), (90, 120, 60)).save(tmp_path / "wide.png")
-    choose(page, tmp_path / "wide.png")
-    tops = [box["y"] for box in boxes(page)]
-    assert tops == sorted(set(tops))
-    assert len({box["x"] for box in boxes(page)}) == 1
-
-
-def test_the_networks_are_told_apart_in_one_table_on_the_first_screen(page):
-    finished(page, 900, 600)
+def test_the_networks_are_told_apart_in_one_table_on_the_first_screen(shared_page):
+    page = shared_page
     table = page.locator("#facts table")
     expect(table.locator("tbody tr")).to_have_count(3)
     for text in ("FCN-8s", "2015", "SegNet-Basic", "2017", "parameters"):
@@ -106,8 +96,8 @@ def test_the_networks_are_told_apart_in_one_table_on_the_first_screen(page):
     expect(page.get_by_role("link", name="code of FCN-8s")).to_be_visible()
 
 
-def test_the_notes_of_an_example_lead_to_the_place(page):
-    finished(page, 900, 600)
+def test_the_notes_of_an_example_lead_to_the_place(shared_page):
+    page = shared_page
     page.get_by_role("button", name="Distant pavement").click()
     expect(page.locator("#masks .panels")).to_have_attribute("data-zoomed", "")
     expect(page.locator("#masks .here").first).not_to_be_empty()
@@ -115,12 +105,3 @@ def test_the_notes_of_an_example_lead_to_the_place(page):
     expect(page.locator("#skips .panels")).to_have_attribute("data-zoomed", "")
     expect(page.locator("#skips .panels")).to_be_in_viewport()
     screenshot(page, "notes")
-
-
-def test_a_phone_has_the_table_in_its_width(browser, tiny_address):
-    with opened(browser, tiny_address, width=375, height=800) as page:
-        finished(page, 900, 600)
-        rows = page.locator("#facts tbody tr").all()
-        assert all(row.bounding_box()["width"] <= 375 for row in rows)
-        expect(page.locator("#facts thead")).to_be_hidden()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 375

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from segmodels import Segmenter, load_model
 from segmodels.utils.palette import safe_palette
-from tests.support.pages import ROOT, finished, opened, painted, screenshot, show_in_panel
+from tests.support.pages import PHONE, ROOT, finished, opened, painted, screenshot, show_in_panel
 
 STREET = ROOT / "examples" / "avenue.jpg"
 TITLES = ["FCN-8s", "U-Net", "SegNet-Basic"]
@@ -29,13 +29,24 @@ def differs(results):
     return (first != second) | (second != third)
 
 
-def masks(page):
-    finished(page, 900, 600)
-    return page.locator("#masks")
+@pytest.fixture
+def viewer(shared_page):
+    """The masks as they are at first, on a page that is shared."""
+    viewer = shared_page.locator("#masks")
+    viewer.get_by_role("radio", name="Overlay").check()
+    viewer.get_by_role("radio", name="3", exact=True).check()
+    for toggle in viewer.locator(".toggle input").all():
+        toggle.uncheck()
+    hidden = viewer.locator(".key input:not(:checked)")
+    hidden.evaluate_all("boxes => boxes.forEach((box) => box.click())")
+    viewer.get_by_role("button", name="Whole image").click()
+    shared_page.mouse.move(5, 5)
+    return viewer
 
 
 def test_overlay_mask_original_and_slider_are_views_of_one_panel(page, results):
-    viewer = masks(page)
+    finished(page, 900, 600)
+    viewer = page.locator("#masks")
     canvas, image = viewer.locator("canvas.map").first, viewer.locator(".stage img").first
     slider = viewer.get_by_label("Opacity")
     slider.fill("0.25")
@@ -68,8 +79,8 @@ def test_overlay_mask_original_and_slider_are_views_of_one_panel(page, results):
     screenshot(page, "slider")
 
 
-def test_the_legend_isolates_switches_and_shows_alone(page, results):
-    viewer = masks(page)
+def test_the_legend_isolates_switches_and_shows_alone(viewer, results):
+    page = viewer.page
     before = {title: painted(page, title) for title in TITLES}
     unet = results["U-Net"]
     seen = np.unique(unet.class_map)[0]
@@ -107,8 +118,7 @@ def test_the_legend_isolates_switches_and_shows_alone(page, results):
     assert not painted(page, "FCN-8s").any()
 
 
-def test_classes_of_no_network_are_folded_away(page, results):
-    viewer = masks(page)
+def test_classes_of_no_network_are_folded_away(viewer, results):
     found = {name for r in results.values() for name, share in r.areas().items() if share}
     absent = [name for name in results["U-Net"].class_names if name not in found]
     summary = viewer.locator(".key summary")
@@ -120,8 +130,8 @@ def test_classes_of_no_network_are_folded_away(page, results):
     expect(viewer.locator(".key details li span")).to_have_text(absent)
 
 
-def test_the_disagreement_is_a_view_and_its_places_are_visited(page, results, differs):
-    viewer = masks(page)
+def test_the_disagreement_is_a_view_and_its_places_are_visited(viewer, results, differs):
+    page = viewer.page
     viewer.get_by_role("radio", name="Disagreement").check()
     for title, result in results.items():
         shown = painted(page, title)
@@ -147,8 +157,8 @@ def scales(page):
     )
 
 
-def test_all_panels_zoom_and_move_together(page, results):
-    viewer = masks(page)
+def test_all_panels_zoom_and_move_together(viewer, results):
+    page = viewer.page
     view, stage = viewer.locator(".view").nth(1), viewer.locator(".stage").nth(1)
     box = stage.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
@@ -189,16 +199,17 @@ def test_all_panels_zoom_and_move_together(page, results):
     page.wait_for_function("document.fullscreenElement === null")
 
 
-def test_scrolling_down_over_the_masks_scrolls_the_page(page):
-    box = masks(page).locator(".stage").first.bounding_box()
+def test_scrolling_down_over_the_masks_scrolls_the_page(viewer):
+    page = viewer.page
+    box = viewer.locator(".stage").first.bounding_box()
     page.mouse.move(box["x"] + 50, box["y"] + 50)
     page.mouse.wheel(0, 200)
     page.wait_for_function("window.scrollY > 50")
     assert scales(page) == [1, 1, 1]
 
 
-def test_outlines_and_the_safe_palette_are_a_switch(page, results):
-    viewer = masks(page)
+def test_outlines_and_the_safe_palette_are_a_switch(viewer, results):
+    page = viewer.page
     unet = results["U-Net"]
     viewer.get_by_label("Colour-blind safe").check()
     safe = np.array(safe_palette(unet.class_names), np.uint8)[unet.class_map]
@@ -219,15 +230,14 @@ def test_outlines_and_the_safe_palette_are_a_switch(page, results):
     screenshot(page, "safe-palette")
 
 
-def test_each_architecture_is_drawn_under_its_mask_on_request(page):
-    viewer = masks(page)
+def test_each_architecture_is_drawn_under_its_mask_on_request(viewer):
     expect(viewer.locator(".architecture svg:visible")).to_have_count(0)
     viewer.get_by_label("Architecture").check()
     expect(viewer.locator(".architecture svg:visible")).to_have_count(3)
 
 
-def test_the_keyboard_alone_is_enough_and_the_agreement_stays(page):
-    viewer = masks(page)
+def test_the_keyboard_alone_is_enough_and_the_agreement_stays(viewer):
+    page = viewer.page
     viewer.get_by_role("radio", name="Overlay").focus()
     page.keyboard.press("ArrowRight")
     expect(viewer.locator(".panels")).to_have_attribute("data-view", "disagreement")
@@ -252,12 +262,11 @@ def test_the_keyboard_alone_is_enough_and_the_agreement_stays(page):
 
 
 def test_the_class_under_a_finger_can_be_read(browser, tiny_address):
-    context = browser.new_context(
-        viewport={"width": 375, "height": 800}, has_touch=True, is_mobile=True
-    )
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(tiny_address)
-    viewer = masks(page)
+    finished(page, 900, 600)
+    viewer = page.locator("#masks")
     stage = viewer.locator(".stage").first
     stage.scroll_into_view_if_needed()
     box = stage.bounding_box()
@@ -271,22 +280,20 @@ def test_the_class_under_a_finger_can_be_read(browser, tiny_address):
     context.close()
 
 
-def test_masks_are_described_in_words(page):
-    labels = (
-        masks(page)
-        .locator("[role=img]")
-        .evaluate_all("views => views.map(view => view.getAttribute('aria-label'))")
+def test_masks_are_described_in_words(viewer):
+    labels = viewer.locator("[role=img]").evaluate_all(
+        "views => views.map(view => view.getAttribute('aria-label'))"
     )
     labels = [label for label in labels if label.startswith("Classes")]
     for title, label in zip(TITLES, labels, strict=True):
         assert label.startswith(f"Classes predicted by {title}, by area: ")
         assert "%" in label
-    assert page.locator("html").get_attribute("lang") == "en"
+    assert viewer.page.locator("html").get_attribute("lang") == "en"
 
 
 def test_dark_masks_are_as_light_ones(browser, tiny_address, results):
     with opened(browser, tiny_address, scheme="dark") as page:
-        masks(page)
+        finished(page, 900, 600)
         unet = results["U-Net"]
         colors = np.array(unet.palette, np.uint8)[unet.class_map]
         assert np.array_equal(painted(page, "U-Net")[..., :3], colors)

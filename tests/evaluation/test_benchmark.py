@@ -12,11 +12,13 @@ from PIL import Image
 from torch import nn
 
 from segmodels import FCN, Segmenter, SegNet, UNet
+from segmodels.cli import benchmark as command
 from segmodels.cli.main import main
 from segmodels.data.dataset import open_data
 from segmodels.evaluation import benchmark
 from segmodels.utils.cpu import processor
 from tests.support.datasets import CLASS_NAMES, write_camvid
+from tests.support.serving import ROOT
 
 CPU = torch.device("cpu")
 
@@ -192,8 +194,8 @@ from segmodels.evaluation import benchmark
 print(benchmark.peak_bytes(lambda: [numpy.ones(n << 20, "u1").sum() for n in (30, 60, 10)],
                            torch.device("cpu")))
 """
-    command = [sys.executable, "-c", program]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    python = [sys.executable, "-c", program]
+    printed = subprocess.run(python, capture_output=True, text=True, check=True).stdout
     # 60 MiB, give or take the interpreter's own.
     assert int(printed) == pytest.approx(60 << 20, abs=8 << 20)
 
@@ -216,9 +218,9 @@ def unmeasured(monkeypatch):
 def run(folder, image, tmp_path, *arguments):
     """`segmodels benchmark` on the CPU; what it wrote with --json."""
     path = tmp_path / "results.json"
-    command = ["benchmark", "--model", folder, "--image", image, "--seconds", "0.01"]
-    command += ["--json", path, "--device", "cpu", "--precision", "fp32", *arguments]
-    assert main([*map(str, command)]) == 0
+    words = ["benchmark", "--model", folder, "--image", image, "--seconds", "0.01"]
+    words += ["--json", path, "--device", "cpu", "--precision", "fp32", *arguments]
+    assert main([*map(str, words)]) == 0
     return json.loads(path.read_text())
 
 
@@ -255,6 +257,13 @@ def test_against_measures_what_is_installed_and_says_how_to_install_the_rest(
     assert list(rows) == ["plain fp32", "Segmenter fp32", "onnxruntime fp32", "floor"]
     assert rows["onnxruntime fp32"]["same_pixels"] > 0.99
     assert "2 of 24x16" not in printed
+
+
+def test_the_default_image_is_the_example_of_a_clone_or_random_colors(tmp_path, monkeypatch):
+    with command._example() as example, Image.open(ROOT / "examples" / "avenue.jpg") as image:
+        assert example == image
+    monkeypatch.setattr(command, "EXAMPLE", tmp_path / "avenue.jpg")
+    assert command._example().size == (12, 9)
 
 
 def test_against_refuses_unknown_engines(folder, capsys):

@@ -1,10 +1,4 @@
-"""Many pictures: as one by one, in batches, resumed, and shared among processes."""
-
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+"""Many pictures: as one by one, and in batches."""
 
 import numpy as np
 import pytest
@@ -16,9 +10,7 @@ from segmodels.data.image_io import read_image_array
 from segmodels.inference.batch import Done, Failure, Predictor
 from segmodels.inference.result_files import Job, Origin
 from tests.support.datasets import CLASS_NAMES
-from tests.support.serving import PATIENCE, free_port
 
-ROOT = Path(__file__).parents[2]
 ORIGIN = Origin("unet-tiny", "0" * 64)
 SIZES = [(30, 20), (30, 20), (16, 40), (30, 20), (16, 40), (30, 20), (9, 9)]  # width, height
 
@@ -125,38 +117,3 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(segmenter, jobs):
     assert [failure.job for failure in failures] == [jobs[1]]
     assert "1_overlay.png was created meanwhile" in failures[0].reason
     assert jobs[1].overlay.read_text() == "the user's"
-
-
-def test_two_processes_do_each_image_once_and_report_together(folder, jobs):
-    jobs[3].image.write_text("no picture")
-    out = jobs[0].class_ids.parent
-    command = [sys.executable, "-m", "segmodels", "predict", *(str(j.image) for j in jobs)]
-    command += ["--model", str(folder), "--out", str(out), "--resume", "--device", "cpu"]
-    port = free_port()
-    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            command,
-            env={
-                **os.environ,
-                **team,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "PYTHONPATH": str(ROOT),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    (first, errors), (second, more) = [
-        process.communicate(timeout=PATIENCE) for process in processes
-    ]
-    assert [process.returncode for process in processes] == [1, 1], errors + more
-    # Gloo before torch 2.9 reports connections on stdout.
-    first, second = (re.sub(r"^\[Gloo\].*\n", "", text, flags=re.M) for text in (first, second))
-    assert first.startswith("6 of 7 images segmented")
-    assert second == ""
-    assert "3.png" in errors
-    assert written(jobs) == [True, True, True, False, True, True, True]

@@ -47,29 +47,35 @@ def test_auto_needs_onednn_for_bf16(monkeypatch):
         assert module.bf16_is_fast() is there
 
 
-# Prints the dtype that "auto" takes and a digest of a class map, in a process of its own.
+# Prints the dtype that "auto" takes and a digest of a class map, in a process of its own. Programs
+# that it is given run meanwhile.
 ANSWER = """
-import hashlib
+import atexit, hashlib, subprocess, sys
 from segmodels import Segmenter, SegNet, UNet
 from tests.support.networks import network, picture
+for program in sys.argv[1:]:
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    atexit.register(process.kill)
+    assert process.stdout.readline() == b"busy\\n"
 for kind in (UNet, SegNet):
     segmenter = Segmenter(network(kind), "cpu")
-    class_map = segmenter(picture(96, 128)).class_map
+    class_map = segmenter(picture(48, 64)).class_map
     print(segmenter.precision, hashlib.sha256(class_map.tobytes()).hexdigest())
+"""
+BUSY = """
+print("busy", flush=True)
+while True:
+    pass
 """
 
 
 def test_every_process_gives_the_same_answer_beside_busy_ones():
-    command = [sys.executable, "-c", ANSWER]
     options = {"env": {**os.environ, "OMP_NUM_THREADS": "2"}, "text": True, "cwd": ROOT}
-    alone = subprocess.check_output(command, **options)
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    try:
-        assert subprocess.check_output(command, **options) == alone
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
+    alone, beside = (
+        subprocess.check_output([sys.executable, "-c", ANSWER, *busy], **options)
+        for busy in ((), (BUSY, BUSY))
+    )
+    assert beside == alone
     assert len(alone.splitlines()) == 2
 
 

@@ -12,31 +12,50 @@ import torch
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from segmodels import FCN, SegNet, UNet
+from segmodels import FCN, Segmenter, SegNet, UNet, load_model
 from tests.support.serving import ROOT, serving
 
+CROSSING = ROOT / "examples" / "crossing.jpg"
 SCREENSHOTS = ROOT / "artifacts"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "/usr/bin/chromium"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-# The program app.py, without runs whose only purpose is to be timed.
+# The program app.py with one scene of the repository's networks, without runs whose only purpose
+# is to be timed.
 APP = """
 import runpy, sys
-from segmodels.demo import callbacks
+from segmodels.demo import callbacks, page
 callbacks.WARM_RUNS = 0
+load = page.load_networks
+page.load_networks = lambda found: load([name for name in found if name.endswith("-camvid")])
 runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+# Gradio draws the seconds that its page has been loading in each frame, even when it is loaded.
+SLOW_TIMERS = """
+const inNextFrame = window.requestAnimationFrame;
+window.requestAnimationFrame = (draw) =>
+    String(draw).includes("performance.now()-") ? setTimeout(draw, 200) : inNextFrame(draw);
 """
 WAIT = 180_000  # milliseconds, however busy the machine
 expect.set_options(timeout=WAIT)
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 375, "height": 800}
 idle_pages: list[Page] = []  # that a test has left, at about:blank
 
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory):
-    """Where app.py listens, with the networks of the repository."""
+    """Where app.py listens, with the repository's networks for roads."""
     log = tmp_path_factory.mktemp("demo") / "log.txt"
     with serving(log, "-c", APP, ROOT / "app.py", PYTHONPATH=ROOT) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def published():
+    """What those networks say of CROSSING, by name."""
+    names = ["fcn-camvid", "unet-camvid", "segnet-camvid"]
+    return {name: Segmenter(load_model(ROOT / "weights_card" / name))(CROSSING) for name in names}
 
 
 @pytest.fixture(scope="session")
@@ -86,15 +105,42 @@ def page(browser, tiny_address):
         yield page
 
 
+@pytest.fixture(scope="module")
+def page_of_the_file(browser, tiny_address):
+    with opened(browser, tiny_address) as page:
+        finished(page, 900, 600)
+        yield page
+
+
+@pytest.fixture
+def shared_page(page_of_the_file):
+    """A page that tests of one file share, at the top of its first tab.
+
+    They leave its image and its networks as they are.
+    """
+    page = page_of_the_file
+    page.set_viewport_size(DESKTOP)
+    page.mouse.move(5, 5)
+    page.locator("#tabs [role=tab]").first.click()
+    page.evaluate("window.scrollTo(0, 0)")
+    return page
+
+
+def new_page(browser):
+    page = browser.new_context(locale="en-GB").new_page()
+    page.add_init_script(SLOW_TIMERS)
+    return page
+
+
 @contextmanager
-def opened(browser, address, *, width=1280, height=900, scheme="light"):
+def opened(browser, address, *, size=DESKTOP, scheme="light"):
     """The page, showing its first example. Errors in the browser's console fail the test.
 
     Tests take turns on a page of the browser, which then loads Gradio's scripts from its cache.
     """
-    page = idle_pages.pop() if idle_pages else browser.new_context(locale="en-GB").new_page()
+    page = idle_pages.pop() if idle_pages else new_page(browser)
     page.set_default_timeout(WAIT)
-    page.set_viewport_size({"width": width, "height": height})
+    page.set_viewport_size(size)
     page.emulate_media(color_scheme=scheme)
     errors = []
 
@@ -103,7 +149,7 @@ def opened(browser, address, *, width=1280, height=900, scheme="light"):
 
     page.on("pageerror", note)
     try:
-        page.goto(f"{address}/?__theme={scheme}")
+        page.goto(address)
         expect(page.locator("#masks canvas:visible").first).to_be_visible(timeout=WAIT)
         yield page
         page.remove_listener("pageerror", note)
@@ -160,7 +206,7 @@ def painted(page: Page, title: str, viewer: str = "#masks") -> np.ndarray:
 
 
 def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
+    page.locator(f"#tabs [role=tab]:visible:text-is('{name}')").click()  # faster than by role
 
 
 def settled(page: Page) -> None:

@@ -1,22 +1,27 @@
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from multiprocessing import get_context
+
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 
 from segmodels.training import batch_norm
 from segmodels.training.batch_norm import SynchronisedBatchNorm2d, synchronise
+from tests.support.serving import PATIENCE
 
 
-def normalised(rank, port_file, results):
+def normalised(rank, file):
     """One of two processes: 3 of 4 samples or 1 of them, forward, backward and running means."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{port_file}", rank=rank, world_size=2
-    )
-    layer, x, weight = example()
-    network = nn.Sequential(layer)
-    synchronise(network)
-    part = slice(0, 3) if rank == 0 else slice(3, 4)
-    results[rank] = pass_through(network[0], x[part], weight[part])
-    distributed.destroy_process_group()
+    team = {"rank": rank, "world_size": 2, "timeout": timedelta(seconds=PATIENCE)}
+    distributed.init_process_group("gloo", init_method=f"file://{file}", **team)
+    try:
+        layer, x, weight = example()
+        network = nn.Sequential(layer)
+        synchronise(network)
+        part = slice(0, 3) if rank == 0 else slice(3, 4)
+        return pass_through(network[0], x[part], weight[part])
+    finally:
+        distributed.destroy_process_group()
 
 
 def example():
@@ -44,10 +49,9 @@ def pass_through(layer, x, weight):
 
 def test_over_two_processes_it_is_pytorchs_over_the_whole_batch(tmp_path):
     expected = pass_through(*example())
-    with multiprocessing.Manager() as manager:
-        results = manager.dict()
-        multiprocessing.spawn(normalised, (str(tmp_path / "meet"), results), nprocs=2)
-        first, second = results[0], results[1]
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        other = pool.submit(normalised, 1, tmp_path / "meet")
+        first, second = normalised(0, tmp_path / "meet"), other.result()
     for name in ("y", "dx"):  # of each process its own samples
         both = torch.cat([first[name], second[name]])
         torch.testing.assert_close(both, expected[name], rtol=1e-4, atol=1e-5)

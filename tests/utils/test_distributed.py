@@ -1,4 +1,4 @@
-"""Training and evaluation in two processes, on the CPU, are those in one."""
+"""Training, evaluation and prediction in two processes, on the CPU, are those in one."""
 
 import json
 import os
@@ -27,12 +27,16 @@ from tests.support.serving import PATIENCE
 from tests.support.trainings import RESULT, config_for
 
 ROOT = Path(__file__).parents[2]
-# Evaluate, then train: what two processes do when they are launched together.
+# Predict, evaluate, then train: what two processes do when they are launched together.
 PROGRAM = """
-import sys, warnings
+import contextlib, os, sys, warnings
 from segmodels.cli.main import main
 warnings.simplefilter("ignore")
-data, model, out = sys.argv[1:]
+data, images, model, out = sys.argv[1:]
+predict = ["predict", images, "--model", model, "--out", f"{out}/masks", "--resume"]
+with open(f"{out}/predict-{os.environ['RANK']}.txt", "w") as file:
+    with contextlib.redirect_stdout(file):
+        print(main([*predict, "--device", "cpu"]))
 figures = f"{out}/figures.json"
 evaluate = ["evaluate", "--model", model, "--data", data, "--json", figures, "--device", "cpu"]
 train = ["train", "unet", "--data", data, "--out", f"{out}/net", "--device", "cpu",
@@ -67,13 +71,25 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two_processes(data, model, tmp_path_factory):
+def images(tmp_path_factory):
+    """A folder of images of three sizes, and of a file that is none."""
+    folder = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for number, (width, height) in enumerate([(30, 20), (16, 40), (9, 9)] * 2):
+        pixels = random.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "broken.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_processes(data, images, model, tmp_path_factory):
     """The folder that two processes filled, and what they printed."""
     out = tmp_path_factory.mktemp("two")
     (out / "program.py").write_text(PROGRAM)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     result = subprocess.run(
-        [*launcher, out / "program.py", data, model, out],
+        [*launcher, out / "program.py", data, images, model, out],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -113,6 +129,18 @@ def test_two_processes_measure_what_one_measures(two_processes, data, model, tmp
     alone = json.loads((tmp_path / "figures.json").read_text())
     assert json.loads((two_processes[0] / "figures.json").read_text()) == alone
     assert alone["pictures"] == 3
+
+
+def test_two_processes_segment_each_image_once_and_report_together(two_processes):
+    out, result = two_processes
+    first, second = ((out / f"predict-{rank}.txt").read_text() for rank in range(2))
+    assert first.startswith("6 of 7 images segmented")
+    assert first.endswith("\n1\n")  # the exit status
+    assert second == "1\n"
+    assert "broken.png" in result.stderr
+    names = {f"{number}{end}.png" for number in range(6) for end in ("", "_overlay")}
+    assert names <= {path.name for path in (out / "masks").iterdir()}
+    assert not list((out / "masks").glob("broken*"))
 
 
 def test_only_one_of_two_processes_prints(two_processes):

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from segmodels.utils import malloc
 from segmodels.utils.malloc import SERVER_ARENAS, keep_memory, share_memory
 
 VARIABLE = "THP_MEM_ALLOC_ENABLE"
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+# The first two programs run the module's file, since importing the package takes much longer.
+
 # 16 threads that are there at once allocate, then glibc tells of its arenas.
 COUNT_ARENAS = """
-import ctypes, sys, threading
-from segmodels.utils.malloc import share_memory
-if sys.argv[1] == "shared":
-    assert share_memory()
+import ctypes, runpy, sys, threading
+module = runpy.run_path(sys.argv[1])
+if sys.argv[2] == "shared":
+    assert module["share_memory"]()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 together = threading.Barrier(16)
@@ -33,8 +37,8 @@ libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
 # What a large block holds that is allocated after an equal one has been written and freed: without
 # `keep_memory`, then with it. glibc maps each block of 64 MiB anew unless told otherwise.
 REUSE = """
-import ctypes
-from segmodels.utils.malloc import keep_memory
+import ctypes, runpy, sys
+keep_memory = runpy.run_path(sys.argv[1])["keep_memory"]
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
@@ -53,8 +57,8 @@ print(reused())
 # Whether the flags of a large tensor's memory say "hg", huge pages advised; man 5 proc, smaps.
 ADVISED = """
 import segmodels, torch
-tensor = torch.ones(1 << 26)
-address, inside = tensor.data_ptr() + (1 << 27), False
+tensor = torch.ones(1 << 24)
+address, inside = tensor.data_ptr() + (1 << 25), False
 for line in open("/proc/self/smaps"):
     first, *rest = line.split()
     if "-" in first:
@@ -74,7 +78,8 @@ def test_freed_memory_is_used_again():
         assert not keep_memory()
         return
     # In a process of its own: here, glibc may hold other free blocks of this size.
-    run = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", REUSE, malloc.__file__]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     # What the system maps anew is zero; this still holds what was written.
     assert run.stdout.split() == ["0", "7"]
@@ -83,7 +88,7 @@ def test_freed_memory_is_used_again():
 @pytest.mark.skipif(not has_mallopt(), reason="another C library than glibc")
 def test_threads_share_two_arenas():
     def arenas(how):
-        command = [sys.executable, "-c", COUNT_ARENAS, how]
+        command = [sys.executable, "-c", COUNT_ARENAS, malloc.__file__, how]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return len(re.findall("<heap nr=", told))
 
