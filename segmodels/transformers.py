@@ -72,7 +72,7 @@ class SegmodelsForSemanticSegmentation(PreTrainedModel):
         """Do nothing: the networks initialise their own weights."""
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # supports few of the library's options
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | Path,
         *_: Any,
@@ -100,7 +100,7 @@ class SegmodelsForSemanticSegmentation(PreTrainedModel):
             model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return model
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save the network as `SegmentationModel.save_pretrained` does."""
         self.network.save_pretrained(save_directory)
 
