@@ -1,5 +1,6 @@
 """Fixtures that tests of several folders share."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(skip)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (not item.get_closest_marker("browser"), item.path not in slow))
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector from searching all imported modules again and again."""
+    gc.freeze()
 
 
 @pytest.fixture

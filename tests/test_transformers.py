@@ -1,5 +1,6 @@
 """The bridge to transformers: its Auto classes and pipeline give what Segmenter gives."""
 
+import importlib
 import json
 import warnings
 from pathlib import Path
@@ -13,10 +14,6 @@ from segmodels import FCN, CheckpointError, Segmenter, SegNet, UNet, load_model
 from tests.support.networks import network, picture
 
 transformers = pytest.importorskip("transformers")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from segmodels import transformers as bridge
-
 NETWORKS = {
     "FCN": lambda: network(FCN),
     "U-Net": lambda: network(UNet, working_size=40),
@@ -25,6 +22,14 @@ NETWORKS = {
     "unpadded U-Net": lambda: network(UNet, padding="valid", batch_norm=False),
     "grey SegNet": lambda: network(SegNet, in_channels=1),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bridge():
+    """segmodels.transformers, which takes seconds to import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("segmodels.transformers")
 
 
 @pytest.fixture(params=NETWORKS)
@@ -43,7 +48,7 @@ def image():
     return Image.fromarray(picture(72, 95))
 
 
-def test_the_auto_classes_give_the_class_map_of_segmenter(model, folder, image):
+def test_the_auto_classes_give_the_class_map_of_segmenter(bridge, model, folder, image):
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     loaded = transformers.AutoModelForSemanticSegmentation.from_pretrained(folder)
     assert type(loaded) is bridge.SegmodelsForSemanticSegmentation
@@ -78,7 +83,7 @@ def test_what_is_saved_loads_with_segmodels_and_the_same_weights(folder, tmp_pat
         assert torch.equal(model.state_dict()[name], tensor)
 
 
-def test_a_new_network_of_a_config_learns_from_labels():
+def test_a_new_network_of_a_config_learns_from_labels(bridge):
     old = network(UNet)
     config = bridge.SegmodelsConfig.from_dict(old.config)
     model = transformers.AutoModelForSemanticSegmentation.from_config(config)
@@ -119,7 +124,7 @@ def test_images_of_several_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "folder", sorted((Path(__file__).parents[1] / "weights_card").glob("*/config.json")), ids=str
 )
-def test_the_published_configs_are_known_to_transformers(folder):
+def test_the_published_configs_are_known_to_transformers(bridge, folder):
     config = transformers.AutoConfig.from_pretrained(str(folder.parent))
     assert type(config) is bridge.SegmodelsConfig
     assert config.id2label == dict(enumerate(config.class_names))

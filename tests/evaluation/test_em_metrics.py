@@ -3,7 +3,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 from scipy.ndimage import label
-from sklearn.metrics import normalized_mutual_info_score, pair_confusion_matrix
 
 from segmodels.evaluation.em_metrics import (
     MembraneMetrics,
@@ -54,6 +53,8 @@ def test_v_rand_is_that_of_all_pairs_of_pixels(seed):
     score = v_rand(cell_overlap(target, prediction))
     assert score == pytest.approx(2 * both / (of_prediction + of_target))
     # scikit-learn counts the pairs of different pixels.
+    from sklearn.metrics import pair_confusion_matrix  # takes a second
+
     ((_, only_prediction), (only_target, together)) = pair_confusion_matrix(target, prediction)
     assert both == together + 60
     assert of_target == together + only_target + 60
@@ -61,6 +62,8 @@ def test_v_rand_is_that_of_all_pairs_of_pixels(seed):
 
 
 def test_v_info_is_scikit_learns_normalised_mutual_information():
+    from sklearn.metrics import normalized_mutual_info_score
+
     random = np.random.default_rng(0)
     target = random.integers(0, 5, 400)
     prediction = np.where(random.random(400) < 0.7, target, random.integers(0, 6, 400))

@@ -142,5 +142,5 @@ def test_every_preset_trains(preset, tmp_path):
         "microscopy": {"base_channels": 2},
     }
     data = write_camvid(tmp_path / "data", train=4, val=1)
-    config = config_from_preset(preset, data=str(data), steps=3, **small[preset])
+    config = config_from_preset(preset, data=str(data), steps=2, **small[preset])
     assert train(config, tmp_path / "out").confusion_matrix.sum() > 0
