@@ -110,3 +110,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser, tiny_addre
             screenshot(page, f"phone-{list(strings.TABS)[TABS.index(name)]}")
         stages = page.locator("#masks .stage").all()
         assert all(stage.bounding_box()["width"] > 300 for stage in stages)
+        page.set_viewport_size({"width": 240, "height": 800})  # the scenes do not fit in a row
+        for label in page.locator("#scene label").all():
+            box = label.bounding_box()
+            assert box["x"] + box["width"] <= 240, label.inner_text()
