@@ -180,8 +180,7 @@ class SegmodelsImageProcessor(BaseImageProcessor):
 
     def _preprocess(self, image: Any) -> np.ndarray:
         rgb = read_image(image)
-        smallest = self.minimum_size or 1
-        side = self.size["longest_edge"] if self.size else max(*rgb.size, smallest)
+        side = self.size["longest_edge"] if self.size else max(*rgb.size, self.minimum_size or 1)
         mode = "RGB" if len(self.image_mean) == 3 else "L"
         pixels = np.asarray(resize_image(rgb, side).convert(mode))
         values = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)

@@ -16,6 +16,8 @@ from segmodels.utils.files import atomic_write
 from segmodels.version import __version__
 
 INPUT, OUTPUT = "pixel_values", "logits"
+# Attributes of the network that are the file's metadata, as JSON.
+METADATA = ("class_names", "palette", "image_mean", "image_std", "working_size", "minimum_size")
 OPSET = 18
 TOLERANCE = 1e-4  # for logits, relative to the largest if that is above 1
 ATTEMPTS = 5  # random images per size
@@ -67,10 +69,7 @@ def export_onnx(model: SegmentationModel, path: Path) -> float:
             f"torch {torch.__version__} did not export the network; use another version"
         )
     entries = {"architecture": type(model).__name__, "segmodels": __version__}
-    for name in (
-        *("class_names", "palette", "image_mean", "image_std", "working_size"),
-        "minimum_size",
-    ):
+    for name in METADATA:
         entries[name] = json.dumps(getattr(model, name))
     program.model.metadata_props.update(entries)
     with atomic_write(path) as scratch:

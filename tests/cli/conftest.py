@@ -6,9 +6,7 @@ from PIL import Image
 
 from segmodels import UNet
 from tests.support.datasets import CLASS_NAMES
-from tests.training import conftest
-
-pixels_for_plots = conftest.pixels_for_plots
+from tests.support.trainings import pixels_for_plots  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,8 @@ def test_the_metadata_tells_how_to_prepare_and_to_read(exported):
     model, path = exported
     metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
     assert metadata["architecture"] == type(model).__name__
-    for name in ("class_names", "palette", "image_mean", "working_size", "minimum_size"):
+    normalisation, sizes = ("image_mean", "image_std"), ("working_size", "minimum_size")
+    for name in ("class_names", "palette", *normalisation, *sizes):
         assert json.loads(metadata[name]) == getattr(model, name)
 
 

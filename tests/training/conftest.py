@@ -1,35 +1,11 @@
 """A tiny training, and weights to start one from."""
 
-import hashlib
-
 import pytest
-from PIL import Image
 
-from segmodels.training import runner
 from segmodels.training.config import TrainingConfig
 from segmodels.training.runner import train
 from tests.support.datasets import write_camvid
-
-
-@pytest.fixture(scope="session", autouse=True)
-def pixels_for_plots():
-    """In place of each plot, draw a pixel whose color depends on all that is to be plotted: a plot
-    takes longer than a tiny training. test_plots.py draws the plots themselves."""
-
-    def draw_curves(path, records):
-        draw(path, [{k: v for k, v in record.items() if k != "seconds"} for record in records])
-
-    def draw_confusion(path, matrix, *texts):
-        draw(path, (matrix.tolist(), texts))
-
-    def draw(path, content):
-        color = tuple(hashlib.sha256(repr(content).encode()).digest()[:3])
-        Image.new("RGB", (1, 1), color).save(path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "draw_curves", draw_curves)
-        patch.setattr(runner, "draw_confusion", draw_confusion)
-        yield
+from tests.support.trainings import pixels_for_plots  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -127,25 +127,21 @@ def test_a_checkpoint_of_an_older_version_has_the_defaults_of_newer_options(conf
 
 # Imports once, then trains in children that are killed at random moments, until one is through. The
 # moments are of a child's CPU time, so that a busy machine changes none: SIGPROF ends it as SIGKILL
-# would. Plots are texts, since drawing takes longer than this training.
+# would. Plots are pixels.
 KILLING = """
-import os, random, re, signal, sys, warnings
+import os, random, signal, sys, warnings
 import torch
 from segmodels.data.dataset import DataError
 from segmodels.training.config import TrainingConfig
-from segmodels.training import runner as train_module
 from segmodels.training.runner import train
-from tests.support.trainings import trainer_for
+from tests.support.trainings import draw_pixels, trainer_for
 from tqdm import tqdm
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 tqdm.monitor_interval = 0  # no thread that a fork would lose
 data, out, seed = sys.argv[1:]
 
-def write_content(path, *content):
-    path.write_text(re.sub("'seconds': [0-9.]+", "", repr(content)))
-
-train_module.draw_curves = train_module.draw_confusion = write_content
+draw_pixels()
 config = TrainingConfig("unet", data, epochs=3, half_size_epochs=1, batch_size=2, crop=(32, 32),
                 base_channels=2, dropout=0.2, decoder_lr=0.01)
 trainer_for(config)  # imports what a training imports
