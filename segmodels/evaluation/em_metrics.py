@@ -10,8 +10,10 @@ and t_j its sums over j and i:
 
 Both are F-scores of a split score and a merge score; 1 is perfect. The Rand error of 2012, as in
 the U-Net paper, is 1 - V-Rand. The warping error (Jain et al., 2010) counts splits, mergers and
-holes, but not the width of membranes or small shifts. The challenge used hidden sections and the
-best of all thresholds; this module evaluates a single class map.
+holes, but not the width of membranes or small shifts.
+
+The challenge thresholded the membrane probability and reported the best result of each metric, on
+hidden sections; `best_of_thresholds` does so on the sections given.
 """
 
 from collections import deque
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from segmodels.evaluation.metrics import IGNORE_INDEX
 
 IntArray = NDArray[np.int64]
+THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,53 @@ def membrane_metrics(
         warping_error = float((warped != (prediction != membrane_id))[known].mean())
     counts = cell_overlap(cells, found)
     return MembraneMetrics(v_rand(counts), v_info(counts), pixel_error, warping_error)
+
+
+def metrics_by_threshold(
+    target: NDArray[np.uint8], probability: NDArray[np.float32], membrane_id: int
+) -> list[MembraneMetrics]:
+    """Evaluate one section at each of `THRESHOLDS`.
+
+    Args:
+        target: (H, W) class ids, 255 for void.
+        probability: (H, W) probability of the membrane class, in [0, 1]; pixels at or above the
+            threshold are membranes.
+        membrane_id: Class id of the membranes.
+    """
+    cell_id = 1 if membrane_id == 0 else 0
+    return [
+        membrane_metrics(
+            target,
+            np.where(probability >= threshold, membrane_id, cell_id).astype(np.uint8),
+            membrane_id,
+        )
+        for threshold in THRESHOLDS
+    ]
+
+
+def best_of_thresholds(
+    sections: list[list[MembraneMetrics]],
+) -> dict[str, dict[str, float | None]]:
+    """The best mean over the sections of each metric, and its threshold.
+
+    Args:
+        sections: Results of `metrics_by_threshold`.
+
+    Returns:
+        "value" and "threshold" for each metric of `MembraneMetrics.to_json`; None if undefined.
+    """
+    means = [mean_membrane_metrics(list(each)).to_json() for each in zip(*sections, strict=True)]
+    best: dict[str, dict[str, float | None]] = {}
+    for name in means[0]:
+        choose = min if name.endswith("error") else max
+        defined = [
+            (value, threshold)
+            for mean, threshold in zip(means, THRESHOLDS, strict=True)
+            if (value := mean[name]) is not None
+        ]
+        value, threshold = choose(defined, key=lambda pair: pair[0], default=(None, None))
+        best[name] = {"value": value, "threshold": threshold}
+    return best
 
 
 def mean_membrane_metrics(sections: list[MembraneMetrics]) -> MembraneMetrics:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -16,11 +17,13 @@ from segmodels.data.dataset import DataError, SegmentationData
 from segmodels.evaluation import metrics
 from segmodels.evaluation.em_metrics import (
     MembraneMetrics,
+    best_of_thresholds,
     mean_membrane_metrics,
     membrane_metrics,
+    metrics_by_threshold,
 )
 from segmodels.evaluation.object_metrics import ObjectCounts, object_counts
-from segmodels.inference.segmenter import Segmenter
+from segmodels.inference.segmenter import Segmenter, resize_probabilities
 from segmodels.utils.distributed import gathered, is_main_process, shared
 from segmodels.utils.formatting import percent
 
@@ -56,6 +59,7 @@ class ImageResult:
             measured.
         objects: Object counts of the requested classes.
         membranes: Metrics of membrane segmentation, if requested and the label has membranes.
+        membranes_by_threshold: The same at each of `em_metrics.THRESHOLDS`.
     """
 
     index: int
@@ -65,6 +69,7 @@ class ImageResult:
     void_outlines: NDArray[np.int64] | None = None
     objects: dict[str, ObjectCounts] = field(default_factory=dict)
     membranes: MembraneMetrics | None = None
+    membranes_by_threshold: list[MembraneMetrics] | None = None
 
     @property
     def mean_iou(self) -> float:
@@ -177,6 +182,11 @@ class Evaluation:
         found = [image.membranes for image in self.images if image.membranes is not None]
         return mean_membrane_metrics(found) if found else None
 
+    def best_of_thresholds(self) -> dict[str, dict[str, float | None]]:
+        """As `em_metrics.best_of_thresholds`, over the images whose labels have membranes."""
+        by_threshold = [image.membranes_by_threshold for image in self.images]
+        return best_of_thresholds([found for found in by_threshold if found is not None])
+
     def summary(self) -> dict[str, float]:
         """Overall metrics, by the keys of SUMMARY_NAMES."""
         matrix = self.confusion_matrix
@@ -243,7 +253,8 @@ class Evaluation:
         if self.objects:
             report["objects"] = {name: counts.to_json() for name, counts in self.objects.items()}
         if self.membranes is not None:
-            report["membranes"] = self.membranes.to_json()
+            best = {"best_of_thresholds": self.best_of_thresholds()}
+            report["membranes"] = self.membranes.to_json() | best
         if by_source:
             report["sources"] = {
                 source: evaluation.to_json() for source, evaluation in self.by_source().items()
@@ -264,6 +275,10 @@ class Evaluation:
             lines += ["", "membranes (means over the images that have some)"]
             for key, value in self.membranes.to_json().items():
                 lines.append(_line(key.replace("_", " "), value))
+            lines += ["", "the same at the best of nine thresholds of the membrane probability"]
+            for key, best in self.best_of_thresholds().items():
+                line = _line(key.replace("_", " "), best["value"])
+                lines.append(f"{line} at {best['threshold']}")
         return "\n".join(lines)
 
     def _class_lines(self) -> list[str]:
@@ -425,9 +440,13 @@ def _measure(
     names = data.class_names
     image, target = data.pair(index)
     class_map = segmenter(image).class_map
-    membranes = None
+    membranes = by_threshold = None
     if membrane is not None and (target == names.index(membrane)).any():
-        membranes = membrane_metrics(target, class_map, names.index(membrane))
+        membrane_id = names.index(membrane)
+        membranes = membrane_metrics(target, class_map, membrane_id)
+        probabilities = torch.from_numpy(segmenter.probabilities(image))
+        probability = resize_probabilities(probabilities, class_map.shape)[membrane_id].numpy()
+        by_threshold = metrics_by_threshold(target, probability, membrane_id)
     return ImageResult(
         index=index,
         name=data.samples[index].name,
@@ -436,6 +455,7 @@ def _measure(
         void_outlines=metrics.void_outline_counts(target, len(names)) if boundaries else None,
         objects={name: object_counts(target, class_map, names.index(name)) for name in objects},
         membranes=membranes,
+        membranes_by_threshold=by_threshold,
     )
 
 

@@ -5,11 +5,14 @@ import pytest
 from scipy.ndimage import label
 
 from segmodels.evaluation.em_metrics import (
+    THRESHOLDS,
     MembraneMetrics,
+    best_of_thresholds,
     cell_overlap,
     connected_cells,
     mean_membrane_metrics,
     membrane_metrics,
+    metrics_by_threshold,
     thinned_cells,
     v_info,
     v_rand,
@@ -143,6 +146,50 @@ def test_perfect_and_empty_sections():
 def test_means_over_sections():
     sections = [MembraneMetrics(0.5, 0.25, 0.5, 0.1), MembraneMetrics(1, 0.75, 0, 0.3)]
     assert mean_membrane_metrics(sections) == MembraneMetrics(0.75, 0.5, 0.25, 0.2)
+
+
+def test_each_threshold_is_that_of_its_class_map():
+    target = section(0)
+    probability = np.random.default_rng(0).random(target.shape).astype(np.float32)
+    for threshold, found in zip(
+        THRESHOLDS, metrics_by_threshold(target, probability, MEMBRANE), strict=True
+    ):
+        class_map = np.where(probability >= threshold, MEMBRANE, CELL).astype(np.uint8)
+        assert found == membrane_metrics(target, class_map, MEMBRANE)
+
+
+def test_the_best_threshold_of_a_faint_membrane_by_hand():
+    # A membrane of probability 0.35 is complete up to a threshold of 0.3; a false one of 0.25
+    # splits the cell on its right up to 0.2.
+    target = np.full((6, 21), CELL, np.uint8)
+    target[:, 10] = MEMBRANE
+    probability = np.zeros(target.shape, np.float32)
+    probability[:, 10], probability[:, 15] = 0.35, 0.25
+    best = best_of_thresholds([metrics_by_threshold(target, probability, MEMBRANE)])
+    assert best == {
+        name: {"value": pytest.approx(value), "threshold": 0.3}
+        for name, value in {
+            "v_rand": 1,
+            "rand_error": 0,
+            "v_info": 1,
+            "pixel_error": 0,
+            "warping_error": 0,
+        }.items()
+    }
+
+
+def test_the_best_threshold_is_that_of_the_mean_over_the_sections():
+    good, bad = MembraneMetrics(0.9, 0.9, 0.1, 0.1), MembraneMetrics(0.1, 0.1, 0.9, 0.9)
+    fair = MembraneMetrics(0.6, 0.6, 0.4, 0.4)
+    rest = [bad] * (len(THRESHOLDS) - 3)
+    best = best_of_thresholds([[good, bad, fair, *rest], [bad, good, fair, *rest]])
+    assert best["v_rand"] == {"value": pytest.approx(0.6), "threshold": 0.3}
+    assert best["pixel_error"] == {"value": pytest.approx(0.4), "threshold": 0.3}
+    undefined = MembraneMetrics(*[float("nan")] * 4)
+    assert best_of_thresholds([[undefined] * len(THRESHOLDS)])["v_info"] == {
+        "value": None,
+        "threshold": None,
+    }
 
 
 def components(cells):

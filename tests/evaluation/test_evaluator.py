@@ -223,6 +223,16 @@ def test_objects_and_membranes_are_summed_and_averaged_over_the_images(camvid):
     rand = np.mean([membrane_metrics(*pair, 1).v_rand for pair in pairs])
     assert report["membranes"]["v_rand"] == pytest.approx(rand)
     assert report["membranes"]["rand_error"] == pytest.approx(1 - rand)
+    best = report["membranes"]["best_of_thresholds"]["v_rand"]
+    at_best = [
+        membrane_metrics(
+            data.target(index),
+            np.where(segmenter.probabilities(data.pair(index)[0])[1] >= best["threshold"], 1, 0),
+            1,
+        ).v_rand
+        for index in range(6)
+    ]
+    assert best["value"] == pytest.approx(np.mean(at_best))
     assert "objects of sky, matched at IoU 0.5: " in evaluation.table()
     with pytest.raises(DataError, match="no class 'cloud'; choose one of ground, wall, sky"):
         evaluate(segmenter, data, objects=["cloud"], quiet=True)

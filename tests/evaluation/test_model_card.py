@@ -238,7 +238,8 @@ def test_what_was_measured_besides_is_in_the_card(folder):
     report["sources"] = {"lab_a": part}
     report["objects"] = {"road": {"precision": 0.5, "recall": 0.25, "ap50": 0.2}}
     scores = {"v_rand": 0.97, "v_info": 0.98, "pixel_error": 0.06, "warping_error": 0.0004}
-    report["membranes"] = scores
+    best = {name: {"value": 1 - value, "threshold": 0.3} for name, value in scores.items()}
+    report["membranes"] = scores | {"best_of_thresholds": best}
     report["errors"] = [{"image": "a.png", "error": "broken"}]
     (folder / "evaluation.json").write_text(json.dumps(report))
     text = write_card(folder).read_text()
@@ -249,6 +250,7 @@ def test_what_was_measured_besides_is_in_the_card(folder):
     assert "| lab\\_a | 2 | 90.00 | 95.00 | 80.00 | 90.00 |" in text
     assert "precision 50.00, recall 25.00, AP 20.00" in text
     assert "V-Rand 97.00, V-Info 98.00, pixel error 6.00, warping error 0.04 (in percent)" in text
+    assert "challenge: V-Rand 3.00, V-Info 2.00, pixel error 94.00, warping error 99.96." in text
 
 
 def test_boundary_f1_that_is_not_judged_is_called_so(folder):
