@@ -260,7 +260,7 @@ def _open_images(paths: list[Path] | None) -> Iterator[list[Path]]:
 
 
 def _example() -> Image.Image:
-    """Open the example of the repository; outside a clone, create 12 x 9 random colors, which
+    """Open the example of the repository; outside a clone, create 12 x 9 random colours, which
     become smooth when they are enlarged."""
     if EXAMPLE.is_file():
         return Image.open(EXAMPLE)

@@ -1,6 +1,6 @@
 """Boxes of AVIF (ISO/IEC 14496-12 and 23008-12) and JPEG 2000 (ISO/IEC 15444-1, annex I) files.
 
-They declare the crop of an AVIF image and the colors of a JPEG 2000 image, which Pillow ignores.
+They declare the crop of an AVIF image and the colours of a JPEG 2000 image, which Pillow ignores.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from fractions import Fraction
 
 Box = tuple[bytes, int, int]  # type, start and end of the payload
 
-SRGB, GREY, SYCC = 16, 17, 18  # enumerated color spaces
+SRGB, GREY, SYCC = 16, 17, 18  # enumerated colour spaces
 SUPPORTED_SPACES = (0, 12, 15, SRGB, GREY, SYCC)  # 0 and 15: bi-level, 12: CMYK
 OPACITY = 1  # channel type
 
@@ -127,9 +127,9 @@ class Jp2Color:
     """Color specification in the header of a JP2 file.
 
     Attributes:
-        space: Enumerated color space, or None.
+        space: Enumerated colour space, or None.
         profile: ICC profile in place of `space`, or None.
-        channels: Index of the codestream component for each color, in the order of the color
+        channels: Index of the codestream component for each colour, in the order of the colour
             space, followed by the index for opacity; empty if the components are in that order.
         has_alpha: Whether the last channel is opacity.
         depth: Bits per component, None if they differ.
@@ -145,7 +145,7 @@ class Jp2Color:
 
 
 def jp2_color(data: bytes) -> Jp2Color | None:
-    """Read the color specification of a JP2 file.
+    """Read the colour specification of a JP2 file.
 
     Returns:
         None for a bare codestream, or if the header is incomplete.

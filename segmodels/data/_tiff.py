@@ -1,6 +1,6 @@
 """Decoding of TIFF samples that Pillow does not decode, or decodes incorrectly.
 
-Pillow handles 8-bit TIFFs with a single plane. It keeps only the high byte of 16-bit colors,
+Pillow handles 8-bit TIFFs with a single plane. It keeps only the high byte of 16-bit colours,
 garbles separate planes of more than 8 bits, ignores WhiteIsZero with several channels, and supports
 few numbers of channels. This module has Pillow's libtiff decode the strips or tiles to plain bytes,
 which works for every lossless compression, and assembles the samples from these bytes according to
@@ -285,7 +285,7 @@ def orientation_of(image: TiffImageFile) -> int:
 
 
 def palette_of(image: TiffImageFile) -> NDArray[np.uint8]:
-    """Palette as (N, 3) RGB colors."""
+    """Palette as (N, 3) RGB colours."""
     colors = np.array(image.tag_v2[COLOR_MAP], np.uint32).reshape(3, -1).T
     shift = 8 if colors.max() > 255 else 0  # some writers store 8 instead of 16 bits
     return (colors >> shift).astype(np.uint8)

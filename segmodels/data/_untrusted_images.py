@@ -250,7 +250,7 @@ def _check_gif(file: BinaryIO, name: str) -> None:
     """Limit the number of blocks before the first frame (GIF89a, sections 20 to 26)."""
     file.seek(0)
     header = file.read(13)
-    if len(header) == 13 and header[10] & 128:  # skip the global color table
+    if len(header) == 13 and header[10] & 128:  # skip the global colour table
         file.seek(3 << ((header[10] & 7) + 1), 1)
     blocks = 0
     while (kind := file.read(1)) not in (b",", b";", b""):

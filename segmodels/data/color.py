@@ -1,4 +1,4 @@
-"""Conversion of loaded images to upright 8-bit sRGB: color profiles, transparency, bit depth."""
+"""Conversion of loaded images to upright 8-bit sRGB: colour profiles, transparency, bit depth."""
 
 from io import BytesIO
 
@@ -50,13 +50,13 @@ def to_rgb(
 
 
 def copy_profile(source: Image.Image, target: Image.Image) -> None:
-    """Give an image the embedded color profile of another one, if that has any."""
+    """Give an image the embedded colour profile of another one, if that has any."""
     if "icc_profile" in source.info:
         target.info["icc_profile"] = source.info["icc_profile"]
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """Convert to sRGB with the embedded color profile; LAB images need none.
+    """Convert to sRGB with the embedded colour profile; LAB images need none.
 
     Images without a profile, or with one that cannot be used, are returned unchanged.
     """

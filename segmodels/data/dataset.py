@@ -20,9 +20,9 @@ or `_label`. Labels are one of
 
     class ids, as 8-bit greyscale or palette images; 255 is void and, in the CamVid layout, so is
         the id after the last class, as in SegNet's version;
-    colors, if the lines of classes.txt are `name r g b`, or if there is a DIR/label_colors.txt with
-        lines `r g b name` (as in the original CamVid); the names `void`, `unlabelled` and `ignore`
-        are not classes;
+    colours, if the lines of classes.txt are `name r g b`, or if there is a DIR/label_colors.txt
+        with lines `r g b name` (as in the original CamVid); the names `void`, `unlabelled` and
+        `ignore` are not classes;
     binary masks, if there are two classes and the labels contain only 0 and 255;
     instances, if there are two classes (background and cell, unless classes.txt names them): cell
         numbers with 16 or more bits, or, instead of a label file, a folder with the same stem and
@@ -123,7 +123,7 @@ class SegmentationData:
             (H, W) uint8 class ids, 255 for void.
 
         Raises:
-            DataError: If the label cannot be read, or contains an undeclared id or color.
+            DataError: If the label cannot be read, or contains an undeclared id or colour.
         """
         sample = self.samples[index]
         try:

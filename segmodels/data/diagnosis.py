@@ -177,7 +177,7 @@ def _contains(sample: SampleReport, value: int) -> bool:
 
 
 def _check_palettes(samples: Sequence[SampleReport]) -> list[str]:
-    """Find colors that have different ids in the palettes of two labels."""
+    """Find colours that have different ids in the palettes of two labels."""
     first: dict[Color, tuple[int, SampleReport]] = {}
     for sample in samples:
         palette = sample.label.palette if sample.label is not None else {}
@@ -188,11 +188,11 @@ def _check_palettes(samples: Sequence[SampleReport]) -> list[str]:
             first_value, first_sample = first.setdefault(color, (value, sample))
             if first_value != value:
                 return [
-                    f"the palettes of the labels differ: the color {color} has the id "
+                    f"the palettes of the labels differ: the colour {color} has the id "
                     f"{first_value} in {_label_name(first_sample)} and {value} in "
                     f"{_label_name(sample)}. Palette images are read by index; save all labels "
                     "with the same palette, or write the lines of classes.txt as `name r g b` to "
-                    "read them by color"
+                    "read them by colour"
                 ]
     return []
 

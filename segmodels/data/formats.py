@@ -1,7 +1,7 @@
 """Decoders for files that Pillow alone does not decode correctly.
 
 These are TIFFs of more than 8 bits or with unusual channels, deep PNGs and PPMs, JPEG 2000 with
-other color spaces than sRGB, and AVIF images with a crop.
+other colour spaces than sRGB, and AVIF images with a crop.
 """
 
 from io import BytesIO
@@ -32,7 +32,7 @@ def decode_special(image: Image.Image, name: str, max_pixels: int) -> Image.Imag
         Upright RGB, or None if Pillow's own decoder is correct. The image may have been loaded.
 
     Raises:
-        PictureError: If the colors of the file are not supported.
+        PictureError: If the colours of the file are not supported.
         Exception: Of any type, from Pillow, for a damaged file.
     """
     if isinstance(image, TiffImageFile) and _tiff.needs_sample_decoding(image):
@@ -68,7 +68,7 @@ def _decode_tiff(image: TiffImageFile, name: str, max_pixels: int) -> Image.Imag
         or (colors == 1 and count > 2 and photometric != _tiff.PALETTE)
     ):
         raise PictureError(
-            f"{name} has {count} channels that are not declared as colors; expected greyscale or "
+            f"{name} has {count} channels that are not declared as colours; expected greyscale or "
             f"RGB (a network with {count} input channels accepts them: --in-channels {count})"
         )
     alpha = extra[0] if extra else (2 if photometric == _tiff.RGB and count == 4 else 0)
@@ -106,9 +106,9 @@ def _to_image(array: NDArray[np.uint8], premultiplied: bool) -> Image.Image:
 
 
 def _decode_deep_png(image: PngImageFile, name: str) -> Image.Image | None:
-    """Decode 16-bit colors whose depth is less than 16 bits.
+    """Decode 16-bit colours whose depth is less than 16 bits.
 
-    Pillow keeps only the high byte of 16-bit colors. If all high bytes are small, the low bytes
+    Pillow keeps only the high byte of 16-bit colours. If all high bytes are small, the low bytes
     are needed for the depth; Pillow returns them when told the opposite byte order.
     """
     if not (image.tile and image.tile[0][3] in ("RGB;16B", "RGBA;16B", "LA;16B")):
@@ -150,7 +150,7 @@ def _decode_deep_png(image: PngImageFile, name: str) -> Image.Image | None:
 def _decode_deep_ppm(image: ImageFile.ImageFile, name: str) -> Image.Image | None:
     """Decode binary PPMs and PGMs of more than 8 bits.
 
-    Of 16-bit colors, Pillow keeps only the high byte. Greyscale has been scaled by the maximum
+    Of 16-bit colours, Pillow keeps only the high byte. Greyscale has been scaled by the maximum
     value in the header.
     """
     decoder, _, offset, args = image.tile[0]
@@ -189,15 +189,15 @@ def _read_all(image: ImageFile.ImageFile) -> bytes:
 
 
 def _decode_jp2(image: Jpeg2KImageFile, name: str) -> Image.Image | None:
-    """Decode JP2 files: YCC colors, reordered channels and ICC profiles, which Pillow ignores."""
+    """Decode JP2 files: YCC colours, reordered channels and ICC profiles, which Pillow ignores."""
     content = _read_all(image)
     color = _boxes.jp2_color(content)
     if color is None:
         return None
     if color.space is not None and color.space not in _boxes.SUPPORTED_SPACES:
         raise PictureError(
-            f"{name} uses the JPEG 2000 color space {color.space}, which is not supported; save it "
-            "in sRGB"
+            f"{name} uses the JPEG 2000 colour space {color.space}, which is not supported; save "
+            "it in sRGB"
         )
     if color.space == _boxes.SYCC or color.channels:
         start, end = color.codestream
@@ -215,13 +215,13 @@ def _decode_jp2(image: Jpeg2KImageFile, name: str) -> Image.Image | None:
 
 
 def _merge_channels(components: tuple[Image.Image, ...], color: _boxes.Jp2Color) -> Image.Image:
-    """Assign the components of a JPEG 2000 codestream to the color channels and alpha."""
+    """Assign the components of a JPEG 2000 codestream to the colour channels and alpha."""
     order = color.channels or tuple(range(len(components)))
     if len(order) > len(components) or max(order) >= len(components):
         raise ValueError("its channel definitions (cdef) refer to missing channels")
     colors = len(order) - color.has_alpha
     if color.space == _boxes.SYCC and colors != 3:
-        raise ValueError(f"YCC with {colors} color channels; expected 3")
+        raise ValueError(f"YCC with {colors} colour channels; expected 3")
     mode = "YCbCr" if color.space == _boxes.SYCC else {1: "L", 3: "RGB", 4: "CMYK"}[colors]
     if colors == 1:
         merged = components[order[0]]

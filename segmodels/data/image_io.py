@@ -93,7 +93,7 @@ def read_image(source: Picture, *, max_pixels: int = MAX_PIXELS, page: int = 0) 
         Mode RGB; possibly the given image itself.
 
     Raises:
-        PictureError: If it is not an image, is damaged or too large, or if its colors are not
+        PictureError: If it is not an image, is damaged or too large, or if its colours are not
             supported.
     """
     if isinstance(source, np.ndarray):

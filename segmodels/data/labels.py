@@ -1,4 +1,4 @@
-"""Reading of label images: class ids, colors, binary masks or instances."""
+"""Reading of label images: class ids, colours, binary masks or instances."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Kind = Literal["1-bit", "grey", "palette", "colors"]
 FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
 LOSSY = ("JPEG", "JPEG2000", "AVIF")  # opened only to report why they are rejected
 ACCEPTED = "PNG, TIFF, BMP, GIF, PPM, lossless WebP or .npy"
-EXPECTED_PIXELS = "expected class ids (greyscale or palette) or colors (8-bit RGB)"
+EXPECTED_PIXELS = "expected class ids (greyscale or palette) or colours (8-bit RGB)"
 DEEP_COLORS = ("RGB;16B", "RGBA;16B", "LA;16B")  # PNGs whose low bytes Pillow drops
 MANY_IDS = 16  # this many undeclared ids indicate interpolation or lossy compression
 
@@ -46,9 +46,9 @@ class LabelImage:
 
     Attributes:
         pixels: Upright pixels: (H, W) integers, which are indices for a palette image, or
-            (H, W, 3) uint8 colors. Values are those stored, also for 2-bit and 4-bit greyscale.
+            (H, W, 3) uint8 colours. Values are those stored, also for 2-bit and 4-bit greyscale.
         kind: Type of the stored pixels.
-        palette: (N, 3) uint8 RGB colors of a palette image, or None.
+        palette: (N, 3) uint8 RGB colours of a palette image, or None.
         orientation: EXIF orientation, 1 to 8, which has been applied.
     """
 
@@ -59,8 +59,8 @@ class LabelImage:
 
     @cached_property
     def values(self) -> NDArray | None:
-        """(H, W) integers: the pixels, or one channel if all colors are grey. None for other
-        color images."""
+        """(H, W) integers: the pixels, or one channel if all colours are grey. None for other
+        colour images."""
         if self.pixels.ndim == 2:
             return self.pixels
         grey = self.pixels[..., 0]
@@ -68,14 +68,14 @@ class LabelImage:
 
     @property
     def colors(self) -> NDArray[np.uint8] | None:
-        """(H, W, 3) uint8 colors, also of a palette image. None for greyscale images."""
+        """(H, W, 3) uint8 colours, also of a palette image. None for greyscale images."""
         if self.palette is not None:
             return self.palette[self.pixels]
         return self.pixels if self.kind == "colors" else None
 
     @cached_property
     def counts(self) -> dict[int, int]:
-        """{value: number of pixels}; empty for color images."""
+        """{value: number of pixels}; empty for colour images."""
         if self.values is None:
             return {}
         if self.values.dtype == np.uint8:
@@ -92,8 +92,8 @@ class LabelEncoding:
     Attributes:
         num_classes: Class ids are 0 to num_classes - 1.
         void_ids: Values of void pixels.
-        colors: Class id for each (r, g, b), 255 for void; None if no colors are declared.
-        by_palette: Palette images are read by color instead of index.
+        colors: Class id for each (r, g, b), 255 for void; None if no colours are declared.
+        by_palette: Palette images are read by colour instead of index.
         binary: 0 is the first of two classes, 255 (in 1-bit images 1) the second; there is no
             void.
         instances: Values are cell numbers: 0 is the first of two classes, all other values are the
@@ -126,7 +126,7 @@ class LabelEncoding:
             (H, W) uint8 class ids, 255 for void.
 
         Raises:
-            DataError: If the file cannot be read, or contains an undeclared id or color.
+            DataError: If the file cannot be read, or contains an undeclared id or colour.
         """
         return self.ids(load_label(path, page=page), path)
 
@@ -175,7 +175,7 @@ class LabelEncoding:
     def _ids_of_colors(self, pixels: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
         if self.colors is None:
             raise DataError(
-                f"{path} is a color image, but no colors are declared; write the lines of "
+                f"{path} is a colour image, but no colours are declared; write the lines of "
                 "classes.txt as `name r g b`, or save class ids as an 8-bit greyscale or palette "
                 "image"
             )
@@ -187,8 +187,8 @@ class LabelEncoding:
         if unknown.any():
             y, x = np.argwhere(unknown)[0]
             raise DataError(
-                f"{path} has the undeclared color {tuple(pixels[y, x].tolist())} at x = {x}, "
-                f"y = {y} ({unknown.sum()} pixels with undeclared colors in total); declare it in "
+                f"{path} has the undeclared colour {tuple(pixels[y, x].tolist())} at x = {x}, "
+                f"y = {y} ({unknown.sum()} pixels with undeclared colours in total); declare it in "
                 "classes.txt or label_colors.txt, as `void` if it is not a class"
             )
         return np.array([code_ids[code] for code in table.tolist()], np.uint8)[indices]
@@ -248,7 +248,7 @@ def read_label(
     """Read the ground truth of a single image.
 
     Args:
-        path: Label image of class ids, of the palette's colors with black for void or, for
+        path: Label image of class ids, of the palette's colours with black for void or, for
             CamVid's classes, in CamVid's own encodings.
         size: (H, W) of the image.
         class_names: Class names, in the order of the class ids.
@@ -270,13 +270,13 @@ def read_label(
         problem = sentence.split("; ")[0]
         raise PictureError(
             f"{problem}; expected class ids from 0 to {len(class_names) - 1} (255 for unlabelled "
-            f"pixels) or the classes' colors (black for unlabelled pixels), as {ACCEPTED}"
+            f"pixels) or the classes' colours (black for unlabelled pixels), as {ACCEPTED}"
         ) from error
 
 
 def label_encoding(class_names: Sequence[str], palette: Sequence[Sequence[int]]) -> LabelEncoding:
-    """Encoding that accepts class ids, the palette's colors with black for void and, for CamVid's
-    11 classes in any order, the ids and colors of its published label images."""
+    """Encoding that accepts class ids, the palette's colours with black for void and, for CamVid's
+    11 classes in any order, the ids and colours of its published label images."""
     colors = {(int(r), int(g), int(b)): number for number, (r, g, b) in enumerate(palette)}
     black = {(0, 0, 0): IGNORE_INDEX}
     names = [name.lower() for name in class_names]
@@ -372,7 +372,7 @@ def _combine_masks(folder: Path) -> LabelImage:
         values = load_label(path).values
         if values is None:
             raise DataError(
-                f"{path} is a color image; expected the mask of one cell, with 0 outside the cell"
+                f"{path} is a colour image; expected the mask of one cell, with 0 outside the cell"
             )
         cells = np.zeros(values.shape, np.int32) if cells is None else cells
         if values.shape != cells.shape:
@@ -387,7 +387,7 @@ def _decode_label(image: Image.Image) -> LabelImage:
         return _decode_tiff_label(image)
     tiles = getattr(image, "tile", [])
     if tiles and tiles[0][3] in DEEP_COLORS:
-        raise ValueError(f"it has 16 bits per color channel; {EXPECTED_PIXELS}")
+        raise ValueError(f"it has 16 bits per colour channel; {EXPECTED_PIXELS}")
     scale = _pillow_scale(image)
     declared = _tiff.orientation_of(image) if isinstance(image, TiffImageFile) else 1
     image.load()
@@ -449,7 +449,7 @@ def _check_alpha(pixels: NDArray[np.uint8]) -> None:
     """Raise ValueError if only alpha varies between (H, W, 4) pixels."""
     if (pixels[..., :3] == pixels[0, 0, :3]).all() and (pixels[..., 3] != pixels[0, 0, 3]).any():
         raise ValueError(
-            "its color is constant and the objects are only in its alpha channel, which is not "
+            "its colour is constant and the objects are only in its alpha channel, which is not "
             "used: save the alpha channel as an 8-bit greyscale image"
         )
 

@@ -237,7 +237,7 @@ def classes_of(root: Path, layout: Layout) -> tuple[Classes, LabelEncoding]:
     if classes is None and not (binary or instances):
         raise DataError(
             f"{root} has no classes.txt; list the class names in it, one per line, in the order of "
-            "the class ids (for color labels: `name r g b`)"
+            "the class ids (for colour labels: `name r g b`)"
         )
     classes = classes or Classes(list(CELL_CLASSES if instances else BINARY_CLASSES))
     count = len(classes.names)

@@ -39,7 +39,7 @@ class LabelProperties:
 
     Attributes:
         kind: Type of the stored pixels.
-        counts: {value: number of pixels}; empty for color images.
+        counts: {value: number of pixels}; empty for colour images.
         palette: {value: color} for the values of a palette image.
         shape: (H, W).
         orientation: EXIF orientation, 1 to 8, which has been applied.

@@ -159,7 +159,7 @@ def millions(network: ServedModel) -> str:
 
 
 def figure(svg: Path, alt: str) -> str:
-    """Embed one of the package's SVG drawings, so that it takes the page's colors."""
+    """Embed one of the package's SVG drawings, so that it takes the page's colours."""
     drawing = svg.read_text(encoding="utf-8")
     return f'<div class="drawing" role="img" aria-label="{escape(alt)}">{drawing}</div>'
 

@@ -506,7 +506,7 @@ def _heat_size(network: ServedModel, image: Image.Image) -> int:
 def _truth(
     label: str, image: Image.Image, class_names: Sequence[str], networks: Sequence[ServedModel]
 ) -> Truth | None:
-    """Read a label image of ids into `class_names`, with the colors of the first network.
+    """Read a label image of ids into `class_names`, with the colours of the first network.
 
     Returns:
         None if the first network does not have all of the classes.

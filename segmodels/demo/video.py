@@ -80,7 +80,7 @@ class VideoService:
             out: The file to write; complete when the iterator is exhausted.
             sources: Sources of the networks.
             rate: Maximum frames per second; None for all frames.
-            safe: Whether to use the color-blind-safe palette.
+            safe: Whether to use the colour-blind-safe palette.
 
         Yields:
             The progress after each frame.
@@ -180,7 +180,7 @@ def _seconds_left(seconds: float, done: int, total: int | None) -> float | None:
 
 
 def _palette(network: ServedModel, networks: Sequence[ServedModel], safe: bool) -> Palette:
-    """Return the network's colors by class; the safe colors are shared by all networks."""
+    """Return the network's colours by class; the safe colours are shared by all networks."""
     if not safe:
         return dict(zip(network.model.class_names, network.model.palette, strict=True))
     names = list(dict.fromkeys(name for each in networks for name in each.model.class_names))

@@ -1,4 +1,4 @@
-"""The JSON value of the page's viewer (assets/viewer.js): an image, compressed maps and colors.
+"""The JSON value of the page's viewer (assets/viewer.js): an image, compressed maps and colours.
 
 Rendering happens in the browser, so opacity, classes and views change instantly and the server does
 not encode overlays.
@@ -58,7 +58,7 @@ class Panel(TypedDict):
             view's choices.
         size: [width, height] of the maps.
         colors: [r, g, b, alpha] of each id; ids beyond them are transparent.
-        safe_colors: The same for the color-blind-safe palette.
+        safe_colors: The same for the colour-blind-safe palette.
         names: Name of each id, or of each map if the view has choices.
         caption: Text below the panel.
         alt: Alternative text.
@@ -81,13 +81,13 @@ class Panel(TypedDict):
 
 
 class LegendEntry(TypedDict):
-    """A color and its meaning.
+    """A colour and its meaning.
 
     Attributes:
         name: Name of the entry.
         group: Group of entries that stand for the same class.
         color: [r, g, b].
-        safe_color: The same for the color-blind-safe palette.
+        safe_color: The same for the colour-blind-safe palette.
         ids: Ids of the entry in each panel.
         shares: Share of the image in each panel; None if there is no answer.
     """
@@ -101,7 +101,7 @@ class LegendEntry(TypedDict):
 
 
 class Scale(TypedDict):
-    """A color scale: ids 0 to 255 stand for 0 to `highest`, shown in `unit` with `digits`
+    """A colour scale: ids 0 to 255 stand for 0 to `highest`, shown in `unit` with `digits`
     decimals."""
 
     highest: float
@@ -129,7 +129,7 @@ class View(TypedDict):
         legend: The legend.
         status: Status text.
         opacity: Initial opacity of the overlays.
-        scale: Color scale, if the maps hold numbers.
+        scale: Colour scale, if the maps hold numbers.
         choices: Names of the maps of each panel, if the visitor can choose between several.
         views: The views on offer.
         downloads: Whether panels can be downloaded.
@@ -231,7 +231,7 @@ def panel(
         title: Title of the panel.
         maps: Maps of equal shape (h, w).
         colors: [r, g, b] of each id.
-        safe_colors: The same for the color-blind-safe palette; defaults to `colors`.
+        safe_colors: The same for the colour-blind-safe palette; defaults to `colors`.
         transparent: Ids that show the image.
     """
     return {
@@ -392,10 +392,10 @@ def unique_titles(panels: Sequence[Panel]) -> list[Panel]:
 def class_legend(
     networks: Sequence[ServedModel], answers: Answers = (), truth: Truth | None = None
 ) -> list[LegendEntry]:
-    """Return one legend entry per class and color.
+    """Return one legend entry per class and colour.
 
     Each entry has the class's ids and share of the image for each network, followed by its ids in
-    the ground truth. A class with different colors in two networks has two entries.
+    the ground truth. A class with different colours in two networks has two entries.
     """
     keys = [(network.model.class_names, network.model.palette) for network in networks]
     keys += [(truth.class_names, truth.palette)] if truth else []
@@ -476,7 +476,7 @@ def scale(highest: float, unit: str, digits: int) -> Scale:
 
 
 def scale_colors() -> list[list[int]]:
-    """Return the (256, 3) colors of the scale."""
+    """Return the (256, 3) colours of the scale."""
     points = np.linspace(0, 255, len(SCALE))
     channels = [np.interp(np.arange(256), points, [color[c] for color in SCALE]) for c in range(3)]
     return np.rint(np.stack(channels, 1)).astype(int).tolist()

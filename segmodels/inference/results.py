@@ -53,20 +53,20 @@ class LabeledImage:
         return [{"id": i, "name": name, "color": color} for i, (name, color) in enumerate(named)]
 
     def indexed(self) -> Image.Image:
-        """Palette image: pixel value = class id, with the palette's colors."""
+        """Palette image: pixel value = class id, with the palette's colours."""
         image = Image.fromarray(self.class_map)
         image.putpalette(bytes(np.array(self.palette, np.uint8)))
         return image
 
     def colored(self) -> Image.Image:
-        """RGB image in the palette's colors."""
+        """RGB image in the palette's colours."""
         return self.indexed().convert("RGB")
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Blend the colors over the image; a class named "background" is transparent.
+        """Blend the colours over the image; a class named "background" is transparent.
 
         Args:
-            opacity: Opacity of the colors, from 0 to 1.
+            opacity: Opacity of the colours, from 0 to 1.
 
         Returns:
             An RGB image.

@@ -12,17 +12,21 @@ from segmodels.data.labels import DataError
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("classes.txt", "a 1 2 3\nb 1 2 3\n", r"lists the color \(1, 2, 3\) twice"),
+        ("classes.txt", "a 1 2 3\nb 1 2 3\n", r"lists the colour \(1, 2, 3\) twice"),
         (
             "classes.txt",
             "a 1 2 3\nb 4 5 6\nc\n",
-            "has the line 'c' without a color; expected `name r g b`",
+            "has the line 'c' without a colour; expected `name r g b`",
         ),
         ("classes.txt", "a 1 2 300\n", "has the line 'a 1 2 300'; expected `name r g b`, with r"),
         ("classes.txt", "x" * 6000, "a class name of 6000 characters, 'xxx"),
         ("label_colors.txt", "1 2 ground\n", "has the line '1 2 ground'; expected `r g b name`"),
         ("label_colors.txt", "1 2 300 ground\n", "with r, g and b from 0 to 255"),
-        ("label_colors.txt", "1 2 3 ground\n", "has no color for wall, sky, listed in classes.txt"),
+        (
+            "label_colors.txt",
+            "1 2 3 ground\n",
+            "has no colour for wall, sky, listed in classes.txt",
+        ),
     ],
 )
 def test_declarations_that_cannot_be_are_refused(tmp_path, file, text, message):

@@ -1,4 +1,4 @@
-"""Color modes, color profiles and transparency."""
+"""Colour modes, colour profiles and transparency."""
 
 import struct
 

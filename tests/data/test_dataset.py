@@ -87,7 +87,7 @@ def test_sizes_that_differ_are_named(folder):
 def test_a_label_in_colours_is_refused_unless_they_are_declared(folder):
     _, label = first_files(folder)
     Image.new("RGB", (48, 40), (9, 8, 7)).save(label)
-    with pytest.raises(DataError, match=rf"{label} is a color image, but no colors are dec"):
+    with pytest.raises(DataError, match=rf"{label} is a colour image, but no colours are dec"):
         open_data(folder, "train").target(0)
 
 

@@ -185,7 +185,9 @@ def test_palettes_in_another_order(tmp_path):
         for one in warnings_of(write(tmp_path / "d", ["a", "b", "c"], labels))
         if "palette" in one
     ]
-    assert "the color (0, 200, 0) has the id 1 in trainannot/0.png and 2 in trainannot/1.p" in found
+    assert (
+        "the colour (0, 200, 0) has the id 1 in trainannot/0.png and 2 in trainannot/1.p" in found
+    )
 
 
 def test_palettes_in_another_order_are_no_matter_where_colors_are_declared(tmp_path):

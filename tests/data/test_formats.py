@@ -1,6 +1,6 @@
 """Files that Pillow alone does not decode correctly.
 
-They are written byte by byte, and their colors are computed from the specification of the format.
+They are written byte by byte, and their colours are computed from the specification of the format.
 """
 
 import struct
@@ -195,7 +195,7 @@ def test_heic_without_pillow_heif_says_what_it_needs(tmp_path, monkeypatch):
 
 
 def test_a_gif_whose_first_frame_is_smaller_than_its_canvas(tmp_path):
-    # GIF89a: a canvas of 6 x 4 with background color 1 (blue), a frame of 2 x 1 at (3, 2).
+    # GIF89a: a canvas of 6 x 4 with background colour 1 (blue), a frame of 2 x 1 at (3, 2).
     frame = Image.new("P", (2, 1))
     frame.putpalette([255, 0, 0, 0, 0, 255])
     path = tmp_path / "a.gif"

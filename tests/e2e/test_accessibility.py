@@ -13,7 +13,7 @@ from tests.support.serving import free_port
 STREET = ROOT / "examples" / "avenue.jpg"
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 TABS = list(strings.TABS.values())
-RULES = {"light": None, "dark": "cat.color"}  # the dark page differs by its colors alone
+RULES = {"light": None, "dark": "cat.color"}  # the dark page differs by its colours alone
 
 
 def violations(page, part="html", rules=None):
@@ -31,7 +31,7 @@ def violations(page, part="html", rules=None):
 
 
 def switch(page, scheme):
-    """Change the colors of an open page, as a visitor's system does in the evening."""
+    """Change the colours of an open page, as a visitor's system does in the evening."""
     page.emulate_media(color_scheme=scheme)
     page.wait_for_function(
         """dark => document.body.classList.contains("dark") === dark

@@ -49,7 +49,7 @@ def contents(folder):
 
 
 def draw_pixels():
-    """In place of each plot, draw a pixel whose color depends on all that is to be plotted: a plot
+    """In place of each plot, draw a pixel whose colour depends on all that is to be plotted: a plot
     takes longer than a tiny training. test_plots.py draws the plots themselves.
 
     Returns:

@@ -80,7 +80,7 @@ def test_black_background_counts_as_a_color():
 
 
 def least_difference(colors, sight):
-    """Distance in CIELAB (1976) of the two colors that are most alike."""
+    """Distance in CIELAB (1976) of the two colours that are most alike."""
     encoded = np.array(colors) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     seen = (linear @ np.array(SIGHT[sight]).T).clip(0, 1)

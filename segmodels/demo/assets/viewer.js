@@ -1,6 +1,6 @@
 // The viewer: maps over one image, side by side. The server sends the image once and each map as
-// compressed bytes (see segmodels/demo/viewer.py). Colors, opacity, classes, zoom, views and the
-// contents of the panels are handled here. A layer is a map with its names and colors; a panel is
+// compressed bytes (see segmodels/demo/viewer.py). Colours, opacity, classes, zoom, views and the
+// contents of the panels are handled here. A layer is a map with its names and colours; a panel is
 // the element that displays one. Gradio runs this with `element`, `props`, `trigger` and `watch`
 // (js_on_load of gr.HTML).
 
@@ -97,7 +97,7 @@ class Layer {
     panels.forEach((panel) => panel.draw());
   }
 
-  // The 32-bit color of each id; hidden classes are transparent.
+  // The 32-bit colour of each id; hidden classes are transparent.
   table() {
     const table = new Uint32Array(256);
     const bytes = new Uint8Array(table.buffer);
