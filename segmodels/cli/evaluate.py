@@ -71,7 +71,7 @@ def add(commands: Commands) -> None:
         "--membrane",
         metavar="CLASS",
         help="also measure V-Rand, V-Info, pixel and warping error of the cells that CLASS "
-        "separates",
+        "separates, of the class map and at the best threshold of its probability",
     )
     command.add_argument(
         "--grid",
