@@ -49,6 +49,7 @@ from segmodels.data.layouts import (
     layout_of,
     samples_of,
 )
+from segmodels.utils.formatting import count_of
 
 __all__ = [
     "IGNORE_INDEX",
@@ -273,5 +274,5 @@ def format_errors(errors: list[str]) -> str:
     if len(errors) == 1:
         return errors[0]
     more = len(errors) - ERRORS_SHOWN
-    lines = [f"{len(errors)} errors:", *errors[:ERRORS_SHOWN]]
+    lines = [f"{count_of(len(errors), 'error')}:", *errors[:ERRORS_SHOWN]]
     return "\n  ".join(lines + [f"and {more} more"] * (more > 0))

@@ -8,6 +8,7 @@ import numpy as np
 
 from segmodels.data.labels import DataError
 from segmodels.data.layouts import Sample
+from segmodels.utils.formatting import count_of
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class HoldOut:
         min_groups = self.folds or 2
         if len(samples) < min_groups:
             raise DataError(
-                f"{len(samples)} images cannot be divided into {min_groups} parts; add images or "
-                "use fewer --folds"
+                f"{count_of(len(samples), 'image')} cannot be divided into {min_groups} parts; "
+                "add images or use fewer --folds"
             )
         parts = self.folds or max(2, round(1 / self.val_fraction))
         groups = _group_samples(samples, parts, min_groups)
@@ -101,8 +102,8 @@ class HoldOut:
         missing = sorted(names - {sample.key for sample in samples})
         if missing:
             raise DataError(
-                f"{len(missing)} images that the training held out are not in the dataset (such as "
-                f"{missing[0]}); use the dataset that the network was trained on"
+                f"the dataset lacks {count_of(len(missing), 'image')} that the training held out "
+                f"(such as {missing[0]}); use the dataset that the network was trained on"
             )
         return [sample.key in names for sample in samples]
 

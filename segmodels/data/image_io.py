@@ -26,6 +26,7 @@ from segmodels.data.formats import decode_special
 from segmodels.data.multispectral import NPY, npy_channels, tiff_channels
 from segmodels.data.orientation import ORIENTATION_KEY, apply_orientation
 from segmodels.data.stacks import full_size_pages, seek_page
+from segmodels.utils.formatting import count_of
 
 __all__ = [
     "FORMATS",
@@ -192,7 +193,8 @@ def _read_channels(
         if array.shape[2] == 1:
             array = array.repeat(3, 2)
     if channels not in (None, 1, array.shape[2]):
-        raise PictureError(f"{path.name} has {array.shape[2]} channels; expected {channels}")
+        found = count_of(array.shape[2], "channel")
+        raise PictureError(f"{path.name} has {found}; expected {channels}")
     return array, depth, orientation
 
 

@@ -188,8 +188,9 @@ class LabelEncoding:
             y, x = np.argwhere(unknown)[0]
             raise DataError(
                 f"{path} has the undeclared colour {tuple(pixels[y, x].tolist())} at x = {x}, "
-                f"y = {y} ({unknown.sum()} pixels with undeclared colours in total); declare it in "
-                "classes.txt or label_colors.txt, as `void` if it is not a class"
+                f"y = {y} ({count_of(int(unknown.sum()), 'pixel')} with undeclared colours in "
+                "total); declare it in classes.txt or label_colors.txt, as `void` if it is not a "
+                "class"
             )
         return np.array([code_ids[code] for code in table.tolist()], np.uint8)[indices]
 
@@ -341,7 +342,7 @@ def _check_lossless(image: Image.Image, path: Path) -> None:
     elif kind in FORMATS:
         return
     raise DataError(
-        f"{path} is a label in {kind}, which alters ids and colors: export the labels again as "
+        f"{path} is a label in {kind}, which alters ids and colours: export the labels again as "
         "PNG, since converting this file does not restore them"
     )
 

@@ -10,6 +10,7 @@ from segmodels.data.classes import Classes, declared_classes, read_lines
 from segmodels.data.image_folder import heif_hint, list_images
 from segmodels.data.image_io import PictureError, page_count
 from segmodels.data.labels import IGNORE_INDEX, DataError, LabelEncoding, are_binary, are_instances
+from segmodels.utils.formatting import count_of
 from segmodels.utils.palette import voc_color
 
 SPLITS = ("train", "val", "test")
@@ -201,8 +202,8 @@ def _pages(image: Path, label: Path, errors: list[str]) -> list[Sample]:
     pages, label_pages = _page_count(image), _page_count(label)
     if pages != label_pages:
         errors.append(
-            f"{image} has {pages} pages, but its label {label} has {label_pages}; expected the "
-            "same number of pages"
+            f"{image} has {count_of(pages, 'page')}, but its label {label} has {label_pages}; "
+            "expected the same number of pages"
         )
         return []
     return [Sample(image, label, page, pages) for page in range(pages)]

@@ -64,10 +64,10 @@ def speed_plot(results: Sequence[ModelResult], timings: Mapping[str, Timing]) ->
     rows = []
     for result in results:
         value, runs = seconds[result.network.source]
-        spoken = f"{value:.2f} s, {f'median of {runs} warm runs' if runs else 'one run'}"
+        how = {0: "one run", 1: "one warm run"}.get(runs, f"median of {runs} warm runs")
         rows.append(
             f'<tr><th scope="row">{escape(result.network.title)}</th>'
-            f"{_bar(value, slowest, None, spoken)}"
+            f"{_bar(value, slowest, None, f'{value:.2f} s, {how}')}"
             f"{_bar(result.network.parameters, largest, None, millions(result.network))}</tr>"
         )
     device = results[0].network.segmenter.device.type.upper()

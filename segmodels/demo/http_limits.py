@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segmodels.demo.file_sweeper import FileSweeper
 from segmodels.demo.quiet_logs import log_failure
 from segmodels.demo.uploads import ALIAS, UploadFolder, map_paths, storage_problem
+from segmodels.utils.formatting import count_of
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +274,9 @@ class HttpLimits:
         if len(data) == len(given):
             inputs = given
         if len(data) != len(inputs):
-            raise RefusedError(422, f"Expected {len(given)} inputs in data, got {len(data)}.")
+            raise RefusedError(
+                422, f"Expected {count_of(len(given), 'input')} in data, got {len(data)}."
+            )
         for block, value in zip(inputs, data, strict=True):
             label = str(getattr(block, "label", None) or "input")
             if isinstance(block, gr.Image | gr.File | gr.Video | gr.UploadButton):

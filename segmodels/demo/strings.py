@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from segmodels.inference import comparison
 from segmodels.inference.comparison import ModelFailure, ModelResult, ServedModel, results_of
+from segmodels.utils.formatting import count_of
 from segmodels.utils.palette import is_background
 
 if TYPE_CHECKING:
@@ -349,7 +350,7 @@ def video_progress(progress: "VideoProgress") -> str:
 
 def video_done(progress: "VideoProgress | None") -> str:
     """Describe the result of a video."""
-    frames = f"{progress.done} frames" if progress and progress.done != 1 else "1 frame"
+    frames = count_of(progress.done if progress else 1, "frame")
     sound = " The sound is left out." if progress and progress.has_sound else ""
     return f"Done: {frames}. The video is for viewing only: compression alters its colours.{sound}"
 
@@ -365,7 +366,7 @@ def video_too_slow(seconds: float | None) -> str:
 
 def queue(ahead: int, seconds: float) -> str:
     """Describe a place in the queue, and what is shown in the meantime."""
-    calls = "1 call is" if ahead == 1 else f"{ahead} calls are"
+    calls = f"{count_of(ahead, 'call')} {'is' if ahead == 1 else 'are'}"
     return f"Waiting: {calls} ahead of yours, about {_rounded(seconds)} s. {KEPT}"
 
 

@@ -17,6 +17,7 @@ from segmodels.data._untrusted_images import check_size
 from segmodels.data.image_io import MAX_PIXELS, Picture, PictureError, read_channels, read_image
 from segmodels.data.multispectral import NPY
 from segmodels.data.resizing import resize, resize_image
+from segmodels.utils.formatting import count_of
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class DecodedImage:
         found = 3 if self.samples is None else self.samples.shape[2]
         if self.samples is None or found != channels:
             raise PictureError(
-                f"the image has {found} channels, but the network expects {channels}"
+                f"the image has {count_of(found, 'channel')}, but the network expects {channels}"
             )
         return self.samples
 

@@ -20,6 +20,7 @@ from segmodels.training.losses import background_of, border_weights
 from segmodels.training.transforms import augment
 from segmodels.utils.distributed import process_count, process_index
 from segmodels.utils.files import atomic_write
+from segmodels.utils.formatting import count_of
 
 
 class WorkerError(TrainingError):
@@ -163,8 +164,8 @@ def convert_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint
         weights = np.array([19595, 38470, 7471], np.uint32)
         return ((image.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)[..., None]
     raise DataError(
-        f"the images have {image.shape[2]} channels, but the network expects {channels}: use "
-        f"--in-channels {image.shape[2]}"
+        f"the images have {count_of(image.shape[2], 'channel')}, but the network expects "
+        f"{channels}: use --in-channels {image.shape[2]}"
     )
 
 

@@ -99,7 +99,9 @@ def test_recorded_names_are_held_out_again(tmp_path):
     recorded = HoldOut(names=frozenset({"images/03.png", "images/11.png"}))
     assert names_of(open_split(root, "val", recorded)) == ["03", "11"]
     assert len(open_split(root, "train", recorded)) == 18
-    with pytest.raises(DataError, match=r"1 images that the training held out .*images/77.png"):
+    with pytest.raises(
+        DataError, match=r"lacks 1 image that the training held out .*images/77.png"
+    ):
         open_split(root, "val", HoldOut(names=frozenset({"images/77.png"})))
 
 

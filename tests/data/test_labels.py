@@ -185,7 +185,7 @@ def test_masks_of_0_and_1_are_ids(tmp_path):
 )
 def test_lossy_labels_are_refused_with_the_reason(tmp_path, name, options, kind):
     path = saved(tmp_path, IDS.repeat(16, 0).repeat(16, 1), name, **options)
-    message = rf"{name} is a label in {kind}, which alters ids and colors: export the labels again"
+    message = rf"{name} is a label in {kind}, which alters ids and colours: export the labels again"
     with pytest.raises(DataError, match=message):
         load_label(path)
     path.rename(tmp_path / "renamed.png")  # what counts is the content

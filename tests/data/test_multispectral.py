@@ -17,7 +17,7 @@ def test_channels_that_are_no_colors(tmp_path):
     scaled = np.floor(255 / 4095 * values.astype(np.float32) + 0.5)
     np.testing.assert_array_equal(read_channels(path, 5), scaled)
     np.testing.assert_array_equal(read_channels(path), scaled)
-    with pytest.raises(PictureError, match=r"has 5 channels that are not declared as colors"):
+    with pytest.raises(PictureError, match=r"has 5 channels that are not declared as colours"):
         read_image(path)
     with pytest.raises(PictureError, match="has 5 channels; expected 4"):
         read_channels(path, 4)

@@ -57,6 +57,7 @@ def test_seconds_and_parameters_are_bars():
     drawn = html.speed_plot(results, {slow.source: (2.0, 3)})
     shown = re.findall(r"<span>(\S+) s, (.*?)</span>", drawn)
     assert shown == [("2.00", "median of 3 warm runs"), ("0.50", "one run")]
+    assert "2.00 s, one warm run<" in html.speed_plot(results, {slow.source: (2.0, 1)})
     assert re.findall(r"width: (.*?)%", drawn) == ["100.0", "100.0", "25.0", "100.0"]
 
 
