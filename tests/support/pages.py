@@ -159,7 +159,7 @@ def opened(browser, address, *, size=DESKTOP, scheme="light"):
         page.context.close()
         raise
     idle_pages.append(page)
-    assert not errors
+    assert not errors, errors
 
 
 def choose(page: Page, path: Path) -> None:
