@@ -444,9 +444,9 @@ def _measure(
     if membrane is not None and (target == names.index(membrane)).any():
         membrane_id = names.index(membrane)
         membranes = membrane_metrics(target, class_map, membrane_id)
-        probabilities = torch.from_numpy(segmenter.probabilities(image))
-        probability = resize_probabilities(probabilities, class_map.shape)[membrane_id].numpy()
-        by_threshold = metrics_by_threshold(target, probability, membrane_id)
+        probability = torch.from_numpy(segmenter.probabilities(image)[[membrane_id]])
+        probability = resize_probabilities(probability, class_map.shape)[0]
+        by_threshold = metrics_by_threshold(target, probability.numpy(), membrane_id)
     return ImageResult(
         index=index,
         name=data.samples[index].name,
